@@ -1,0 +1,1 @@
+"""GeoBench: labels, representations, splits, probes and scores."""

@@ -1,0 +1,195 @@
+"""The two probes that read a label out of a representation: ridge regression and boosted trees.
+
+Belongs here: fitting and out-of-sample predictions, made fast for many targets and folds. Does not belong here:
+scoring, splits, representations.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightgbm
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+from mobclip_core.evaluation.splits import Split
+
+ALPHAS: tuple[float, ...] = tuple(10.0**power for power in range(-1, 6))
+"""Ridge penalties to choose from, for standardised features."""
+
+_CONSTANT_VARIANCE = 1e-9
+
+_Coefficients = Callable[[frozenset[int]], np.ndarray]
+
+
+def ridge_predictions(
+    X: np.ndarray, Y: np.ndarray, split: Split, *, common_scale: bool = False, alphas: tuple[float, ...] = ALPHAS
+) -> tuple[np.ndarray, np.ndarray]:
+    """Out-of-sample predictions of a ridge regression on features standardised within each training set.
+
+    Equal to scikit-learn's `StandardScaler` followed by `Ridge(alpha)`, with alpha chosen for each target and each fit
+    by cross-validation over the parts left for training (smallest summed squared error; the larger alpha on a tie).
+    All targets share the factorisations. With n units and d features, n >= d, the d x d moments are summed once a part
+    and every training set's are sums of them; with n < d the n x n kernel is factorised instead.
+
+    Args:
+        X: Features, shape (n, d).
+        Y: Targets, shape (n, targets).
+        split: The split.
+        common_scale: Divide all features by one number (the root of their mean variance) in place of their own
+            deviations. For principal components, whose deviations carry meaning: standardising each would make the
+            noise of the last as loud as the signal of the first.
+        alphas: Penalties to choose from, ascending.
+
+    Returns:
+        Predictions, float64, shape (n, targets), NaN for units that are never tested; and the alphas chosen, shape
+        (fits, targets).
+    """
+    Y = np.asarray(Y, dtype=np.float64)
+    X = _scaled(np.asarray(X, dtype=np.float64), common_scale)
+    rows = {int(part): np.flatnonzero(split.part == part) for part in np.unique(split.part)}
+    solver = (_primal if len(X) >= X.shape[1] else _dual)(X, Y, rows, common_scale, alphas)
+    solved: dict[frozenset[int], np.ndarray] = {}
+
+    def coefficients(train: frozenset[int]) -> np.ndarray:
+        if train not in solved:
+            solved[train] = solver(train)
+        return solved[train]
+
+    predictions = np.full(Y.shape, np.nan)
+    chosen = np.empty((len(split.held_out), Y.shape[1]))
+    for fit, held_out in enumerate(split.held_out):
+        rest = frozenset(rows) - frozenset(held_out)
+        errors = np.zeros((len(alphas), Y.shape[1]))
+        for part in sorted(rest) if len(rest) > 1 else ():
+            wrong = _predict(X[rows[part]], coefficients(rest - {part})) - Y[rows[part]]
+            errors += (wrong**2).sum(axis=1)
+        best = len(alphas) - 1 - np.argmin(errors[::-1], axis=0)
+        chosen[fit] = np.asarray(alphas)[best]
+        tested = np.flatnonzero(np.isin(split.part, held_out))
+        path = solver(rest)[best, :, np.arange(Y.shape[1])].T
+        predictions[tested] = X[tested] @ path[:-1] + path[-1]
+    return predictions, chosen
+
+
+def _scaled(X: np.ndarray, common: bool) -> np.ndarray:
+    """Shift and scale all units together. No result depends on it (each fit scales again); rounding does."""
+    return np.asarray((X - X.mean(axis=0)) / _scales(X.var(axis=0), common, 0.0))
+
+
+def _predict(X: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+    """Predictions of every penalty: shape (alphas, rows, targets)."""
+    return np.asarray(X @ coefficients[:, :-1] + coefficients[:, -1:])
+
+
+def _scales(variance: np.ndarray, common: bool, constant: float = _CONSTANT_VARIANCE) -> np.ndarray:
+    """What to divide the columns by: 1 for constant ones (as scikit-learn's StandardScaler)."""
+    variance = np.full_like(variance, variance.mean()) if common else variance
+    return np.sqrt(np.where(variance > constant, variance, 1.0))
+
+
+def _with_intercept(weights: list[np.ndarray], scale: np.ndarray, mean: np.ndarray, y_mean: np.ndarray) -> np.ndarray:
+    """Coefficients for unstandardised columns, the intercept as the last row: shape (alphas, d + 1, targets)."""
+    slopes = np.stack(weights) / scale[:, None]
+    return np.concatenate([slopes, (y_mean - mean @ slopes)[:, None, :]], axis=1)
+
+
+def _primal(
+    X: np.ndarray, Y: np.ndarray, rows: dict[int, np.ndarray], common: bool, alphas: tuple[float, ...]
+) -> _Coefficients:
+    """(Z'Z + alpha I) w = Z'y from the moments of the parts, Z being X standardised on the training parts."""
+    gram = {part: X[index].T @ X[index] for part, index in rows.items()}
+    cross = {part: X[index].T @ Y[index] for part, index in rows.items()}
+
+    def solve(train: frozenset[int]) -> np.ndarray:
+        parts = sorted(train)
+        n = sum(len(rows[p]) for p in parts)
+        mean = sum(X[rows[p]].sum(axis=0) for p in parts) / n
+        y_mean = sum(Y[rows[p]].sum(axis=0) for p in parts) / n
+        covariance = sum(gram[p] for p in parts) - n * np.outer(mean, mean)
+        scale = _scales(np.diag(covariance) / n, common)
+        covariance /= scale[:, None] * scale
+        right = (sum(cross[p] for p in parts) - n * np.outer(mean, y_mean)) / scale[:, None]
+        weights = [cho_solve(_factor(covariance, alpha), right, check_finite=False) for alpha in alphas]
+        return _with_intercept(weights, scale, mean, y_mean)
+
+    return solve
+
+
+def _dual(
+    X: np.ndarray, Y: np.ndarray, rows: dict[int, np.ndarray], common: bool, alphas: tuple[float, ...]
+) -> _Coefficients:
+    """The same weights as Z' (ZZ' + alpha I)^-1 y, by way of the kernel of the training units."""
+
+    def solve(train: frozenset[int]) -> np.ndarray:
+        index = np.concatenate([rows[p] for p in sorted(train)])
+        mean, y_mean = X[index].mean(axis=0), Y[index].mean(axis=0)
+        scale = _scales(X[index].var(axis=0), common)
+        Z = (X[index] - mean) / scale
+        kernel = Z @ Z.T
+        weights = [Z.T @ cho_solve(_factor(kernel, alpha), Y[index] - y_mean, check_finite=False) for alpha in alphas]
+        return _with_intercept(weights, scale, mean, y_mean)
+
+    return solve
+
+
+def _factor(matrix: np.ndarray, alpha: float) -> Any:
+    shifted = matrix.copy()
+    shifted.flat[:: len(matrix) + 1] += alpha
+    return cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
+
+
+TREES = 100
+"""Boosting rounds."""
+
+_FEATURES_A_TREE = 32
+_LIGHTGBM = {
+    "objective": "regression",
+    "learning_rate": 0.1,
+    "num_leaves": 15,
+    "min_data_in_leaf": 20,
+    "max_bin": 63,
+    "bin_construct_sample_cnt": 20_000,
+    "feature_pre_filter": False,
+    "deterministic": True,
+    "force_col_wise": True,
+    "num_threads": 1,
+    "verbosity": -1,
+}
+
+
+class LightGBMProbe:
+    """Boosted trees over one feature matrix, for many targets and splits.
+
+    The features are binned once for all fits: the bin edges (quantiles of the features, no labels) come from all units,
+    everything else from the training units. Each tree of a wide matrix sees a random sample of 32 features.
+
+    Args:
+        X: Features, shape (n, d).
+    """
+
+    def __init__(self, X: np.ndarray) -> None:
+        self._X = np.ascontiguousarray(X, dtype=np.float32)
+        self._parameters: dict[str, Any] = _LIGHTGBM | {"feature_fraction": min(1.0, _FEATURES_A_TREE / X.shape[1])}
+        no_label = np.zeros(len(X), dtype=np.float32)
+        self._binned = lightgbm.Dataset(self._X, no_label, params=self._parameters, free_raw_data=False).construct()
+
+    def predictions(self, Y: np.ndarray, split: Split) -> np.ndarray:
+        """Out-of-sample predictions.
+
+        Args:
+            Y: Targets, shape (n, targets).
+            split: The split; its seed is the seed of the trees.
+
+        Returns:
+            float64, shape (n, targets), NaN for units that are never tested.
+        """
+        predictions = np.full(Y.shape, np.nan)
+        parameters = self._parameters | {"seed": split.seed}
+        for held_out in split.held_out:
+            tested = np.isin(split.part, held_out)
+            training = self._binned.subset(np.flatnonzero(~tested).tolist(), params=parameters).construct()
+            for target in range(Y.shape[1]):
+                training.set_label(Y[~tested, target])
+                booster = lightgbm.train(parameters, training, num_boost_round=TREES)
+                predictions[tested, target] = booster.predict(self._X[tested], num_threads=1)
+        return predictions

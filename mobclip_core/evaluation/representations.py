@@ -1,0 +1,133 @@
+"""What the probes read: one matrix for each method, all over the same cells.
+
+Belongs here: embeddings and the baselines beside them. Does not belong here: making features (see `encoder.features`),
+averaging over units, probes.
+
+| method | columns | inputs |
+| --- | --- | --- |
+| `embeddings` | the cell's embedding | all |
+| `coordinates` | longitude, latitude and the three coordinates on the unit sphere | none |
+| `raw_features` | the four modalities below, side by side | all |
+| `pca_128` | the first 128 principal components of `raw_features`, fitted on all cells | all |
+| `poi`, `imagery`, `census` | the encoder's input: standardised, 0 where absent; 0/1 for presence | itself |
+| `mobility` | the LINE vector of the cell's node, likewise | itself |
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.compute as pc
+
+from mobclip_core.contracts import matrix_of
+from mobclip_core.deployment import Deployment
+from mobclip_core.encoder.features import ModalityFeatures, assemble_features, standardise, statistics_of
+from mobclip_core.encoder.checkpoint import TrainedEncoder
+from mobclip_core.errors import ContractError, FingerprintError
+from mobclip_core.evaluation.members import unit_vectors
+from mobclip_core.profile import InputName
+from mobclip_core.store import TableRef
+
+PCA_COMPONENTS = 128
+INPUTS: tuple[InputName, ...] = ("poi", "imagery", "census", "mobility")
+METHOD_INPUTS: Mapping[str, frozenset[InputName]] = {
+    "embeddings": frozenset(INPUTS),
+    "coordinates": frozenset(),
+    "raw_features": frozenset(INPUTS),
+    "pca_128": frozenset(INPUTS),
+} | {name: frozenset([name]) for name in INPUTS}
+"""The inputs behind each method: where one overlaps with a task's label, the score says `leak`."""
+
+
+@dataclass(frozen=True)
+class Representations:
+    """The matrices of all methods.
+
+    Args:
+        cells: H3 indices, sorted, uint64, shape (n,).
+        matrices: Method -> matrix of shape (n, d).
+        encoder: Fingerprint of the encoder behind `embeddings`.
+    """
+
+    cells: np.ndarray
+    matrices: Mapping[str, np.ndarray]
+    encoder: str
+
+
+def load_representations(deployment: Deployment) -> Representations:
+    """Read and assemble the matrices of all methods.
+
+    Raises:
+        MissingTableError: If a table or partition is not materialised.
+        FingerprintError: If embeddings come from several encoders, or from another one than the current.
+        ContractError: If the rows of a table are not the cells of the grid.
+    """
+    features = assemble_features(deployment)
+    vectors, fingerprint = _embeddings(deployment, features.cells)
+    modalities = {name: _with_presence(m.values, m.mask) for name, m in features.modalities.items()}
+    modalities["mobility"] = _mobility(deployment, features.cells)
+    raw = np.concatenate([modalities[name] for name in INPUTS], axis=1)
+    matrices = {
+        "embeddings": vectors,
+        "coordinates": _coordinates(features),
+        "raw_features": raw,
+        "pca_128": principal_components(raw, PCA_COMPONENTS),
+    }
+    return Representations(features.cells, matrices | modalities, fingerprint)
+
+
+def _embeddings(deployment: Deployment, cells: np.ndarray) -> tuple[np.ndarray, str]:
+    regions = deployment.profile.regions.region_keys
+    table = deployment.store.read_all("embeddings", ["cell", "vector", "encoder"], regions).sort_by("cell")
+    current = TrainedEncoder.load(deployment.store.bundle("encoder")).fingerprint
+    found = pc.unique(table["encoder"]).to_pylist()
+    if found not in ([current], []):
+        stale = [r for r in regions if _encoders(deployment, r) not in ([current], [])]
+        raise FingerprintError(
+            f"embeddings of the regions {stale} come from other encoders than the current one ({current[:12]}); "
+            "materialise embeddings for these regions again"
+        )
+    _require_cells("embeddings", table["cell"].to_numpy(), cells)
+    return matrix_of(table["vector"]), current
+
+
+def _encoders(deployment: Deployment, region: str) -> list[str]:
+    return list(pc.unique(deployment.store.read(TableRef("embeddings", region), ["encoder"])["encoder"]).to_pylist())
+
+
+def _mobility(deployment: Deployment, cells: np.ndarray) -> np.ndarray:
+    table = deployment.store.read(TableRef("node_embeddings"))
+    _require_cells("node_embeddings", table["cell"].to_numpy(), cells)
+    values, mask = matrix_of(table["vector"]), table["degree"].to_numpy() > 0
+    return _with_presence(standardise(values, mask, statistics_of(values, mask)), mask)
+
+
+def _with_presence(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    return np.column_stack([values, mask.astype(np.float32)])
+
+
+def _coordinates(features: ModalityFeatures) -> np.ndarray:
+    return np.column_stack([features.lon, features.lat, unit_vectors(features.lon, features.lat)])
+
+
+def _require_cells(table: str, found: np.ndarray, cells: np.ndarray) -> None:
+    if not np.array_equal(found, cells):
+        raise ContractError(f"{table} has other cells than grid_cells; materialise {table} again")
+
+
+def principal_components(matrix: np.ndarray, components: int) -> np.ndarray:
+    """Projection on the first principal components.
+
+    Args:
+        matrix: Shape (n, d).
+        components: Number of components; min(n, d) where that is less.
+
+    Returns:
+        float32, shape (n, components); the largest loading of a component is positive, so that signs repeat.
+    """
+    centred = matrix - matrix.mean(axis=0, dtype=np.float64)
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    axes = axes[:, ::-1][:, : min(components, *matrix.shape)]
+    largest = np.abs(axes).argmax(axis=0)
+    axes = axes * np.sign(axes[largest, np.arange(axes.shape[1])])
+    return np.asarray(centred @ axes, dtype=np.float32)

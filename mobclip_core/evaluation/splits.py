@@ -1,0 +1,96 @@
+"""Which units a probe learns from and which it is tested on.
+
+Belongs here: the random and the spatial split, as parts of the units. Does not belong here: probes, or what a unit is.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+RANDOM_PARTS = 5
+"""A random split of a large sample is 80/20: one part in five is tested (the paper's split)."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Units cut into parts, and the parts that are held out together.
+
+    The parts are also the folds of the inner cross-validation in which a probe chooses its penalty, so that under the
+    spatial split the penalty is chosen on unseen blocks too.
+
+    Args:
+        name: `random` or `spatial`.
+        seed: Seed that drew it.
+        part: Part of each unit, int64, shape (n,).
+        held_out: One tuple of parts for each fit; no part is in two of them.
+        group: What the bootstrap resamples: the unit itself, or its spatial block; int64, shape (n,), from 0.
+    """
+
+    name: str
+    seed: int
+    part: np.ndarray
+    held_out: tuple[tuple[int, ...], ...]
+    group: np.ndarray
+
+    @property
+    def tested(self) -> np.ndarray:
+        """Whether each unit is predicted out of sample: bool, shape (n,)."""
+        return np.isin(self.part, [part for parts in self.held_out for part in parts])
+
+
+def random_split(n: int, seed: int, *, folds: int, small_sample: int) -> Split:
+    """80/20 for a large sample; shuffled k-fold for a small one, where 20% would be too few to score.
+
+    Args:
+        n: Number of units, at least 2.
+        seed: Seed of the shuffle.
+        folds: k, for a sample of fewer than `small_sample` units.
+        small_sample: Size from which on the split is 80/20.
+    """
+    small = n < small_sample
+    parts = min(folds, n) if small else RANDOM_PARTS
+    order = np.random.default_rng(seed).permutation(n)
+    part = np.empty(n, dtype=np.int64)
+    part[order] = np.arange(n) % parts
+    held_out = tuple((k,) for k in range(parts)) if small else ((0,),)
+    return _with_inner_parts(Split("random", seed, part, held_out, np.arange(n)))
+
+
+def spatial_split(blocks: np.ndarray, seed: int, *, folds: int) -> Split | None:
+    """K folds of whole blocks; every unit is tested exactly once.
+
+    Blocks go, in shuffled order, to the fold that has the fewest units so far, so that the sizes of two folds differ by
+    no more than the largest block. With fewer blocks than folds every block is a fold.
+
+    Args:
+        blocks: Block of each unit (any integer labels), shape (n,).
+        seed: Seed of the shuffle.
+        folds: k.
+
+    Returns:
+        The split, or None where all units lie in one block.
+    """
+    _, group, sizes = np.unique(blocks, return_inverse=True, return_counts=True)
+    folds = min(folds, len(sizes))
+    if folds < 2:
+        return None
+    fold_of_block = np.empty(len(sizes), dtype=np.int64)
+    filled = np.zeros(folds, dtype=np.int64)
+    for block in np.random.default_rng(seed).permutation(len(sizes)):
+        fold = int(np.argmin(filled))
+        fold_of_block[block] = fold
+        filled[fold] += sizes[block]
+    held_out = tuple((k,) for k in range(folds))
+    return _with_inner_parts(Split("spatial", seed, fold_of_block[group], held_out, group.astype(np.int64)))
+
+
+def _with_inner_parts(split: Split) -> Split:
+    """Cut both folds of a two-fold split in half: a probe that learns from one part has none left to choose on."""
+    if split.held_out != ((0,), (1,)):
+        return split
+    rng = np.random.default_rng(split.seed)
+    part = split.part.copy()
+    for fold in (0, 1):
+        units = rng.permutation(np.flatnonzero(split.part == fold))
+        part[units[::2]] += 2
+    return Split(split.name, split.seed, part, ((0, 2), (1, 3)), split.group)

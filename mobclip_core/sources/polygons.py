@@ -1,0 +1,233 @@
+"""Polygons: GeoParquet, GeoPackage, shapefile and GeoJSON as clean lon/lat polygons with an identifier.
+
+Belongs here: reading, reprojecting, repairing, and counting what was wrong. Does not belong here: what polygons are
+for (see `grid` for regions, `areal` for zones) and attribute tables (see `tables`).
+"""
+
+import functools
+import json
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import fsspec
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pyogrio
+import shapely
+from shapely.affinity import translate
+
+from mobclip_core.errors import SourceError
+from mobclip_core.sources.tables import PARQUET_SUFFIXES, file_suffix, local_or_bytes, quote, require_file
+
+logger = logging.getLogger(__name__)
+
+_POLYGON, _MULTIPOLYGON, _COLLECTION = 3, 6, 7
+_WORLD = shapely.box(-180, -90, 180, 90)
+_ROUNDING_DEGREES = 1e-6
+
+
+def read_polygons(
+    file: str,
+    id_column: str,
+    *,
+    where: Mapping[str, str] | None = None,
+    columns: Sequence[str] = (),
+    ids: Collection[str] | None = None,
+    merge_duplicates: bool = False,
+) -> tuple[gpd.GeoDataFrame, dict[str, int]]:
+    """Read polygons, reproject them to EPSG:4326 and make every one valid.
+
+    A file without a CRS is taken as EPSG:4326 (logged, counted). Longitudes beyond 180 degrees are wrapped, so that a
+    polygon over the antimeridian comes back in two parts.
+
+    Args:
+        file: Path or URL of a GeoParquet, GeoPackage, shapefile or GeoJSON file.
+        id_column: Column of the identifier; it is read as text.
+        where: Keep only rows whose column, as text, starts with the prefix given.
+        columns: Further columns to keep.
+        ids: Keep only these identifiers.
+        merge_duplicates: Merge the polygons that share an identifier; else the first is kept.
+
+    Returns:
+        A frame with `id` (str), `columns`, `features` (source polygons behind the row: 1 unless merged) and `geometry`
+        (Polygon or MultiPolygon, valid, not empty), in file order; and the counts `rows`, `crs_assumed`,
+        `dropped_no_id`, `dropped_empty`, `dropped_not_finite`, `dropped_not_polygon`, `repaired_invalid`,
+        `wrapped_longitude` and `dropped_duplicates` or `merged_duplicates`.
+
+    Raises:
+        SourceError: Missing, truncated or unreadable file; missing column (the error lists those there are);
+            coordinates that are no longitudes and latitudes.
+    """
+    require_file(file)
+    where = dict(where or {})
+    wanted = list(dict.fromkeys([id_column, *where, *columns]))
+    try:
+        if file_suffix(file) in PARQUET_SUFFIXES:
+            frame = _read_parquet(file, wanted, id_column, where, ids)
+        else:
+            frame = _read_vector(file, wanted, where)
+    except (OSError, ValueError, RuntimeError, shapely.errors.ShapelyError) as error:
+        raise SourceError(
+            file, f"cannot be read: {str(error).splitlines()[0]}", hint="the file may be truncated; fetch it again"
+        ) from error
+    identifier = identifiers(frame[id_column])
+    keep = np.ones(len(frame), dtype=bool)
+    for column, prefix in where.items():
+        keep &= identifiers(frame[column]).str.startswith(prefix).fillna(False).to_numpy(dtype=bool)
+    if ids is not None:
+        keep &= identifier.isin(list(ids)).to_numpy(dtype=bool)
+    frame, identifier = frame[keep], identifier[keep]
+    counts = {"rows": len(frame), "crs_assumed": 0}
+    if frame.crs is None:
+        logger.warning("%s states no CRS; taken as EPSG:4326", file)
+        counts["crs_assumed"] = 1
+        frame = frame.set_crs(4326)
+    found = gpd.GeoDataFrame(
+        {**{c: frame[c].to_numpy() for c in columns}, "id": identifier.to_numpy(dtype=object)},
+        geometry=frame.geometry.to_numpy(),
+        crs=frame.crs,
+    )
+    found = _drop(found, found["id"].isna().to_numpy(), counts, "no_id")
+    found = _clean(file, found, counts)
+    return _unique(found, merge_duplicates, counts).reset_index(drop=True), counts
+
+
+def identifiers(values: pd.Series) -> pd.Series:
+    """Identifiers as text without surrounding blanks; whole numbers without a decimal point; missing ones as null."""
+    if pd.api.types.is_float_dtype(values):
+        text = pd.Series([f"{v:.0f}" if v == np.floor(v) else repr(float(v)) for v in values], index=values.index)
+    else:
+        text = values.astype("str").str.strip()
+    text = text.astype(object)
+    return text.where(values.notna() & (text != ""), None)
+
+
+def wrap_longitudes(geometry: Any) -> Any:
+    """A polygon whose longitudes leave [-180, 180], cut at the antimeridian and put back inside."""
+    parts = [shapely.intersection(translate(geometry, shift), _WORLD) for shift in (-360, 0, 360)]
+    return shapely.multipolygons([p for p in shapely.get_parts(parts) if shapely.get_type_id(p) == _POLYGON])
+
+
+def polygonal(geometry: Any) -> Any:
+    """The polygons of a geometry: what `make_valid` or an intersection leaves may hold lines and points too."""
+    if shapely.get_type_id(geometry) != _COLLECTION:
+        return geometry
+    parts = shapely.get_parts(shapely.get_parts(geometry))
+    return shapely.union_all([part for part in parts if shapely.get_type_id(part) == _POLYGON])
+
+
+# ---- reading ----
+
+
+def _require_columns(file: str, wanted: Sequence[str], present: Sequence[str]) -> None:
+    for column in wanted:
+        if column not in present:
+            raise SourceError(
+                file,
+                f"no column {column!r}",
+                column=column,
+                hint=f"the file has {sorted(present)[:40]}; name the right one in the profile",
+            )
+
+
+def _read_parquet(
+    file: str, wanted: list[str], id_column: str, where: Mapping[str, str], ids: Collection[str] | None
+) -> gpd.GeoDataFrame:
+    with fsspec.open(file, "rb") as source:
+        schema = pq.read_schema(source)
+    _require_columns(file, wanted, schema.names)
+    if b"geo" not in (schema.metadata or {}):
+        raise SourceError(file, "is Parquet without GeoParquet metadata", hint="write it with geopandas or GDAL")
+    geometry = json.loads(schema.metadata[b"geo"])["primary_column"]
+    return gpd.read_parquet(file, columns=[*wanted, geometry], filters=_pushdown(schema, id_column, where, ids))
+
+
+def _pushdown(
+    schema: pa.Schema, id_column: str, where: Mapping[str, str], ids: Collection[str] | None
+) -> pc.Expression | None:
+    """A filter that keeps every row wanted; columns whose text is not plain are left to the exact filter afterwards."""
+
+    def text(column: str) -> pc.Expression | None:
+        plain = pa.types.is_integer(schema.field(column).type) or pa.types.is_string(schema.field(column).type)
+        plain |= pa.types.is_large_string(schema.field(column).type)
+        return pc.utf8_trim_whitespace(pc.field(column).cast(pa.string())) if plain else None
+
+    terms = [pc.starts_with(text(c), pattern=prefix) for c, prefix in where.items() if text(c) is not None]
+    if ids is not None and text(id_column) is not None:
+        terms.append(pc.is_in(text(id_column), pa.array(list(ids), pa.string())))
+    return functools.reduce(lambda a, b: a & b, terms) if terms else None
+
+
+def _read_vector(file: str, wanted: list[str], where: Mapping[str, str]) -> gpd.GeoDataFrame:
+    source = local_or_bytes(file)
+    info = pyogrio.read_info(source, force_feature_count=True)
+    types = dict(zip(info["fields"], info["dtypes"], strict=True))
+    _require_columns(file, wanted, list(types))
+    # LIKE ignores case: a superset that the exact filter afterwards cuts down
+    plain = [(c, p) for c, p in where.items() if types[c] == "object" and p.isalnum()]
+    clause = " AND ".join(f"{quote(column)} LIKE '{prefix}%'" for column, prefix in plain) or None
+    frame = pyogrio.read_dataframe(source, columns=wanted, where=clause)
+    if not isinstance(frame, gpd.GeoDataFrame):
+        raise SourceError(file, "has no geometry", hint="name the file that holds the polygons")
+    if clause is None and len(frame) != info["features"]:
+        raise SourceError(
+            file, f"holds {len(frame)} of {info['features']} features", hint="the file may be truncated; fetch it again"
+        )
+    return frame
+
+
+# ---- cleaning ----
+
+
+def _drop(frame: gpd.GeoDataFrame, bad: np.ndarray, counts: dict[str, int], reason: str) -> gpd.GeoDataFrame:
+    counts[f"dropped_{reason}"] = counts.get(f"dropped_{reason}", 0) + int(bad.sum())
+    return frame[~bad]
+
+
+def _clean(file: str, frame: gpd.GeoDataFrame, counts: dict[str, int]) -> gpd.GeoDataFrame:
+    frame = _drop(frame, shapely.is_missing(frame.geometry) | shapely.is_empty(frame.geometry), counts, "empty")
+    frame = frame.set_geometry(shapely.force_2d(frame.geometry.to_numpy()), crs=frame.crs)
+    if frame.crs.to_epsg() != 4326:
+        frame = frame.to_crs(4326)
+    coordinates, row = shapely.get_coordinates(frame.geometry.to_numpy(), return_index=True)
+    finite = np.isfinite(coordinates).all(axis=1)
+    not_finite = np.zeros(len(frame), dtype=bool)
+    not_finite[row[~finite]] = True
+    beyond = finite & (np.abs(coordinates) > np.array([360.0, 90.0]) + _ROUNDING_DEGREES).any(axis=1)
+    if beyond.any():
+        first = frame["id"].iloc[np.unique(row[beyond])[:5]].tolist()
+        raise SourceError(
+            file,
+            f"{len(np.unique(row[beyond]))} polygons have coordinates that are no longitude and latitude, e.g. {first}",
+            hint="give the file its CRS, or swap x and y",
+        )
+    frame = _drop(frame, not_finite, counts, "not_finite")
+    geometry = frame.geometry.to_numpy().copy()
+    invalid = ~shapely.is_valid(geometry)
+    counts["repaired_invalid"] = int(invalid.sum())
+    geometry[invalid] = [polygonal(shapely.make_valid(g)) for g in geometry[invalid]]
+    bounds = shapely.bounds(geometry)
+    outside = (bounds[:, 0] < -180 - _ROUNDING_DEGREES) | (bounds[:, 2] > 180 + _ROUNDING_DEGREES)
+    counts["wrapped_longitude"] = int(outside.sum())
+    geometry[outside] = [wrap_longitudes(g) for g in geometry[outside]]
+    frame = frame.set_geometry(geometry, crs=4326)
+    frame = _drop(frame, ~np.isin(shapely.get_type_id(geometry), (_POLYGON, _MULTIPOLYGON)), counts, "not_polygon")
+    # a repaired polygon without any area is empty too
+    return _drop(frame, shapely.area(frame.geometry.to_numpy()) == 0, counts, "empty")
+
+
+def _unique(frame: gpd.GeoDataFrame, merge: bool, counts: dict[str, int]) -> gpd.GeoDataFrame:
+    repeated = frame["id"].duplicated().to_numpy()
+    counts["merged_duplicates" if merge else "dropped_duplicates"] = int(repeated.sum())
+    frame = frame.assign(features=1)
+    if not merge or not repeated.any():
+        return frame[~repeated]
+    groups = frame.groupby("id", sort=False)
+    merged = frame[~repeated].copy()
+    merged["features"] = groups.size().loc[merged["id"]].to_numpy()
+    return merged.set_geometry([shapely.union_all(group.to_numpy()) for _, group in groups["geometry"]], crs=frame.crs)

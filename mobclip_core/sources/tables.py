@@ -1,0 +1,228 @@
+"""Tables: CSV (compressed or not), Parquet, GeoParquet, and the attributes of vector files, as DuckDB views.
+
+Belongs here: checked, typed, lazy access to the rows of a file. Does not belong here: geometry (see `polygons`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import duckdb
+import fsspec
+import pyarrow as pa
+
+from mobclip_core.errors import SourceError
+
+MAX_UNREADABLE = 0.1
+"""A column of which a larger fraction cannot be read as its type has the wrong type; below, values become null."""
+
+PARQUET_SUFFIXES = (".parquet", ".geoparquet", ".pq")
+_IDENTIFIER_QUOTE = '"'
+
+
+@dataclass(frozen=True)
+class SourceColumn:
+    """A column wanted from a file.
+
+    Args:
+        source: Name in the file.
+        type: DuckDB type to read it as (VARCHAR, DOUBLE, BIGINT, TIMESTAMP, BLOB).
+        missing_values: Numbers that stand for "missing"; they become null.
+    """
+
+    source: str
+    type: str
+    missing_values: Sequence[float] = ()
+
+
+def quote(identifier: str) -> str:
+    """An SQL identifier, quoted; the only way a name from a profile or a file enters a statement."""
+    return _IDENTIFIER_QUOTE + identifier.replace(_IDENTIFIER_QUOTE, _IDENTIFIER_QUOTE * 2) + _IDENTIFIER_QUOTE
+
+
+def file_suffix(file: str) -> str:
+    """Lower-case ending of a file's name, without that of its compression."""
+    name = PurePosixPath(file.split("?")[0]).name.lower()
+    for ending in (".gz", ".zst", ".bz2"):
+        name = name.removesuffix(ending)
+    return PurePosixPath(name).suffix
+
+
+def require_file(file: str) -> None:
+    """Raise if there is no such file.
+
+    Raises:
+        SourceError: Naming the file.
+    """
+    fs, path = fsspec.core.url_to_fs(file)
+    if not fs.exists(path):
+        raise SourceError(file, "no such file", hint="check the path in the profile and the variables it uses")
+
+
+def local_or_bytes(file: str) -> str | bytes:
+    """What GDAL can open: the path of a local file, the content of a remote one."""
+    if "://" not in file:
+        return file
+    with fsspec.open(file, "rb") as remote:
+        return bytes(remote.read())
+
+
+def _open(connection: duckdb.DuckDBPyConnection, view: str, file: str) -> None:
+    """Create the raw view: all columns of the file and `source_row`, the 0-based number of the row."""
+    require_file(file)
+    if "://" in file and not file.startswith("file://"):
+        fs, _ = fsspec.core.url_to_fs(file)
+        name = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
+        if not connection.filesystem_is_registered(name):
+            connection.register_filesystem(fs)
+    suffix = file_suffix(file)
+    literal = "'" + file.replace("'", "''") + "'"
+    target = quote(view)
+    try:
+        if suffix in PARQUET_SUFFIXES:
+            connection.execute(
+                f"CREATE OR REPLACE TEMP VIEW {target} AS "  # noqa: S608 - quoted above
+                f"SELECT * EXCLUDE (file_row_number), file_row_number AS source_row "
+                f"FROM read_parquet({literal}, file_row_number = true, hive_partitioning = false)"
+            )
+        elif suffix in (".csv", ".tsv", ".txt"):
+            connection.execute(
+                f"CREATE OR REPLACE TEMP VIEW {target} AS SELECT *, row_number() OVER () - 1 AS source_row "  # noqa: S608 - quoted above
+                f"FROM read_csv({literal}, header = true, all_varchar = true, sample_size = 1000, null_padding = false)"
+            )
+        else:
+            import pyogrio
+
+            _, attributes = pyogrio.read_arrow(local_or_bytes(file), read_geometry=False)
+            rows = pa.array(range(attributes.num_rows), pa.int64())
+            connection.register(f"{view}_arrow", attributes.append_column("source_row", rows))
+            connection.execute(f"CREATE OR REPLACE TEMP VIEW {target} AS SELECT * FROM {quote(view + '_arrow')}")  # noqa: S608
+        connection.execute(f"SELECT * FROM {target} LIMIT 0")  # noqa: S608 - quoted above
+    except (duckdb.Error, OSError, ValueError, RuntimeError) as error:
+        raise SourceError(
+            file, f"cannot be read: {str(error).splitlines()[0]}", hint="the file may be truncated; fetch it again"
+        ) from error
+
+
+def create_source_view(
+    connection: duckdb.DuckDBPyConnection, view: str, file: str, columns: Mapping[str, SourceColumn]
+) -> dict[str, int]:
+    """Create a view over the rows of a file with typed, renamed columns and `source_row`.
+
+    Values that cannot be read as their type become null and are counted; so do empty strings and missing values.
+
+    Args:
+        connection: The step's DuckDB session.
+        view: Name of the view to create.
+        file: Path or URL of a CSV, Parquet or vector file.
+        columns: Name in the view -> column of the file.
+
+    Returns:
+        Counts: `rows`, and `unreadable_<name>` for each column with such values.
+
+    Raises:
+        SourceError: Missing or unreadable file, missing column, or a column of the wrong type.
+    """
+    raw = f"{view}_raw"
+    _open(connection, raw, file)
+    present = {row[0]: row[1] for row in connection.execute(f"DESCRIBE {quote(raw)}").fetchall()}
+    for column in columns.values():
+        if column.source not in present:
+            raise SourceError(
+                file,
+                f"no column {column.source!r}",
+                column=column.source,
+                hint=f"the file has {sorted(set(present) - {'source_row'})[:40]}; name the right one in the profile",
+            )
+    expressions = {name: _typed(column, present[column.source]) for name, column in columns.items()}
+    selected = ", ".join(f"{expression} AS {quote(name)}" for name, expression in expressions.items())
+    connection.execute(
+        f"CREATE OR REPLACE TEMP VIEW {quote(view)} AS SELECT source_row, {selected} FROM {quote(raw)}"  # noqa: S608
+    )
+    return _check_types(connection, raw, file, columns, present)
+
+
+def _text(column: SourceColumn) -> str:
+    return f"nullif(trim({quote(column.source)}::VARCHAR), '')"
+
+
+def _typed(column: SourceColumn, present: str) -> str:
+    if column.type == "VARCHAR":
+        # an identifier that came through a float column is still a whole number
+        number = quote(column.source)
+        whole = f"CASE WHEN isfinite({number}) THEN regexp_replace({number}::VARCHAR, '\\.0$', '') END"
+        return whole if present in ("FLOAT", "DOUBLE") else _text(column)
+    if column.type == "BLOB" or present == column.type:
+        expression = quote(column.source)
+    elif present == "VARCHAR":
+        expression = f"TRY_CAST({_text(column)} AS {column.type})"
+    else:
+        expression = f"TRY_CAST({quote(column.source)} AS {column.type})"
+    if column.type in ("DOUBLE", "BIGINT") and column.missing_values:
+        missing = ", ".join(repr(float(value)) for value in column.missing_values)
+        expression = f"CASE WHEN {expression} IN ({missing}) THEN NULL ELSE {expression} END"
+    return expression
+
+
+def _check_types(
+    connection: duckdb.DuckDBPyConnection,
+    raw: str,
+    file: str,
+    columns: Mapping[str, SourceColumn],
+    present: Mapping[str, str],
+) -> dict[str, int]:
+    suspects = {
+        name: column
+        for name, column in columns.items()
+        if column.type not in ("VARCHAR", "BLOB") and present[column.source] != column.type
+    }
+    bad = {
+        name: f"({_text(c)} IS NOT NULL AND TRY_CAST({_text(c)} AS {c.type}) IS NULL)" for name, c in suspects.items()
+    }
+    parts = ["count(*)"]
+    for name, column in suspects.items():
+        parts += [f"count(*) FILTER (WHERE {bad[name]})", f"count({_text(column)})"]
+    try:
+        numbers = connection.execute(f"SELECT {', '.join(parts)} FROM {quote(raw)}").fetchone()  # noqa: S608
+    except duckdb.Error as error:
+        raise SourceError(
+            file,
+            f"cannot be read to its end: {str(error).splitlines()[0]}",
+            hint="the file may be truncated; fetch it again",
+        ) from error
+    assert numbers is not None
+    counts = {"rows": int(numbers[0])}
+    for i, (name, column) in enumerate(suspects.items()):
+        wrong, filled = int(numbers[1 + 2 * i]), int(numbers[2 + 2 * i])
+        if not wrong:
+            continue
+        if wrong > MAX_UNREADABLE * filled:
+            rows = connection.execute(
+                f"SELECT source_row FROM {quote(raw)} WHERE {bad[name]} ORDER BY source_row LIMIT 5"  # noqa: S608
+            ).fetchall()
+            raise SourceError(
+                file,
+                f"{wrong} of {filled} values cannot be read as {column.type}",
+                column=column.source,
+                rows=[row[0] for row in rows],
+                hint="name another column in the profile, or convert the file",
+            )
+        counts[f"unreadable_{name}"] = wrong
+    return counts
+
+
+def read_table(file: str, columns: Mapping[str, SourceColumn]) -> tuple[pa.Table, dict[str, int]]:
+    """The typed columns of a whole (small) file in memory, in file order, with `source_row`.
+
+    Returns:
+        The table and the counts of `create_source_view`.
+
+    Raises:
+        SourceError: As `create_source_view`.
+    """
+    from mobclip_core.sql import session
+
+    with session() as connection:
+        counts = create_source_view(connection, "source", file, columns)
+        table = connection.execute("SELECT * FROM source ORDER BY source_row").to_arrow_table()
+    return table, counts

@@ -1,0 +1,296 @@
+"""The lake: the only code that knows paths.
+
+Belongs here: where a table or bundle lies, atomic writes, reads, data versions. Does not belong here: what a table
+means (see `contracts`) or how it is computed.
+
+Layout under the root, which is any fsspec URL::
+
+    <table>/part.parquet                   a table without partitions
+    <table>/region=<key>/part.parquet      a partitioned table
+    <bundle>/<version>/...                 files that belong together (arrays, checkpoints), never changed once written
+    <bundle>/current.json                  which version is the good one
+    catalog.duckdb                         views over all of it
+
+A write goes aside and is then renamed (one PUT on object stores), so that a reader or a killed process sees the old
+partition or the new one, never half of one.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mobclip_core.contracts import CONTRACTS
+from mobclip_core.errors import ContractError, MissingTableError, MobclipError
+
+_REGION_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_ROW_GROUP_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class TableRef:
+    """The name of a table, a partition of one, or a bundle.
+
+    Args:
+        table: Name of the table or bundle.
+        region: Partition key, or None where the table has no partitions.
+    """
+
+    table: str
+    region: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.region is not None and (not _REGION_KEY.fullmatch(self.region) or ".." in self.region):
+            raise MobclipError(
+                f"region key {self.region!r} is not usable as a directory name; "
+                "use up to 64 letters, digits, '_', '-', '.', starting with a letter or digit"
+            )
+
+    def __str__(self) -> str:
+        return self.table if self.region is None else f"{self.table}[{self.region}]"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a write left behind.
+
+    Args:
+        ref: What was written.
+        rows: Rows of the table; 0 for a bundle.
+        bytes: Size on disk.
+        data_version: SHA-256 of the content, hexadecimal.
+    """
+
+    ref: TableRef
+    rows: int
+    bytes: int
+    data_version: str
+
+
+class Store:
+    """A lake at a root URL.
+
+    Args:
+        root: Local path or any fsspec URL (`s3://bucket/prefix`, `memory://x`, ...).
+    """
+
+    def __init__(self, root: str) -> None:
+        self.fs, self.root = fsspec.core.url_to_fs(root)
+        self.root = self.root.rstrip("/")
+        self.url = root.rstrip("/")
+        self.is_local = "file" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,))
+
+    # ---- where things lie ----
+
+    def path(self, ref: TableRef) -> str:
+        """Path of a table or partition inside the store's file system."""
+        contract = CONTRACTS[ref.table]
+        if contract.partitioned != (ref.region is not None):
+            expected = "a region" if contract.partitioned else "no region"
+            raise MobclipError(f"{ref}: the table {ref.table} takes {expected}")
+        part = f"/region={ref.region}" if ref.region is not None else ""
+        return f"{self.root}/{ref.table}{part}/part.parquet"
+
+    @property
+    def catalog_path(self) -> Path:
+        """Local path of the published DuckDB catalog (a working copy where the store is remote)."""
+        if self.is_local:
+            return Path(self.root) / "catalog.duckdb"
+        return self._cache_dir() / "catalog.duckdb"
+
+    def exists(self, ref: TableRef) -> bool:
+        """Whether a table, partition or bundle is there."""
+        if ref.table in CONTRACTS:
+            return bool(self.fs.exists(self.path(ref)))
+        return bool(self.fs.exists(f"{self.root}/{ref.table}/current.json"))
+
+    def regions(self, table: str) -> list[str]:
+        """Keys of the partitions that are there, sorted."""
+        found = self.fs.glob(f"{self.root}/{table}/region=*/part.parquet")
+        return sorted(path.split("/region=")[-1].split("/")[0] for path in found)
+
+    def scan(self, table: str, regions: Sequence[str] | None = None) -> list[str]:
+        """Paths of the Parquet files of a table, for DuckDB's `read_parquet`, in region order.
+
+        Args:
+            table: Name of the table.
+            regions: Only these partitions; all that are there if None.
+
+        Raises:
+            MissingTableError: If a partition asked for, or every partition, is missing.
+        """
+        if not CONTRACTS[table].partitioned:
+            refs = [TableRef(table)]
+        else:
+            refs = [TableRef(table, region) for region in (self.regions(table) if regions is None else regions)]
+        missing = [str(ref) for ref in refs if not self.exists(ref)]
+        if missing or not refs:
+            raise MissingTableError(f"not materialised yet: {', '.join(missing) or table}; materialise it first")
+        return [self.path(ref) for ref in refs]
+
+    # ---- tables ----
+
+    def write(self, ref: TableRef, table: pa.Table) -> Written:
+        """Check a table against its contract and write it atomically.
+
+        Raises:
+            ContractError: If the table breaks its contract; what was there before stays.
+        """
+        CONTRACTS[ref.table].validate(table, ref.region or "whole table")
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd", row_group_size=_ROW_GROUP_ROWS)
+        content = sink.getvalue()
+        self._put(self.path(ref), content)
+        return Written(ref, table.num_rows, content.size, hashlib.sha256(content).hexdigest())
+
+    def read(self, ref: TableRef, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read a table or partition.
+
+        Raises:
+            MissingTableError: If it has not been materialised.
+            ContractError: If the file is truncated or not Parquet.
+        """
+        path = self.path(ref)
+        try:
+            with self.fs.open(path, "rb") as file:
+                return pq.read_table(file, columns=list(columns) if columns is not None else None)
+        except FileNotFoundError as error:
+            raise MissingTableError(f"{ref} is not materialised yet ({path}); materialise it first") from error
+        except pa.ArrowInvalid as error:
+            raise ContractError(f"{ref}: {path} cannot be read ({error}); materialise it again") from error
+
+    def read_all(self, table: str, columns: Sequence[str] | None = None, regions: Sequence[str] | None = None) -> pa.Table:
+        """Read all partitions of a table (or those of `regions`), one after the other in region order."""
+        names = self.regions(table) if regions is None else list(regions)
+        if not names:
+            raise MissingTableError(f"no partition of {table} is materialised yet; materialise it first")
+        return pa.concat_tables([self.read(TableRef(table, name), columns) for name in names])
+
+    def data_version(self, ref: TableRef) -> str:
+        """SHA-256 of a table file's content, or the version of a bundle."""
+        if ref.table not in CONTRACTS:
+            return str(self._current(ref.table)["version"])
+        with self.fs.open(self.path(ref), "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest()
+
+    # ---- bundles ----
+
+    @contextlib.contextmanager
+    def write_bundle(self, name: str, result: list[Written]) -> Iterator[Path]:
+        """Write files that belong together, atomically.
+
+        Yields a local directory to write into. When the block ends without an error the directory becomes the
+        bundle's current version, named by its content; `result` then receives one `Written`.
+        """
+        scratch = Path(tempfile.mkdtemp(prefix=".aside-", dir=self._local_parent(name)))
+        try:
+            yield scratch
+            files = sorted(path for path in scratch.rglob("*") if path.is_file())
+            digest = hashlib.sha256()
+            for path in files:
+                digest.update(path.relative_to(scratch).as_posix().encode())
+                digest.update(_file_sha256(path).encode())
+            version = digest.hexdigest()
+            size = sum(path.stat().st_size for path in files)
+            target = f"{self.root}/{name}/{version}"
+            if not self.fs.exists(target):
+                if self.is_local:
+                    scratch.rename(target)
+                else:
+                    self.fs.put(f"{scratch}/", f"{target}/", recursive=True)
+            self._put(f"{self.root}/{name}/current.json", json.dumps({"version": version, "bytes": size}).encode())
+            self._forget_old_versions(name, version)
+            result.append(Written(TableRef(name), 0, size, version))
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def bundle(self, name: str) -> Path:
+        """Local directory with the current version of a bundle (downloaded once where the store is remote).
+
+        Raises:
+            MissingTableError: If it has not been materialised.
+        """
+        version = self._current(name)["version"]
+        remote = f"{self.root}/{name}/{version}"
+        if self.is_local:
+            return Path(remote)
+        local = self._cache_dir() / name / version
+        if not local.exists():
+            aside = local.with_name(f".aside-{uuid.uuid4().hex}")
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            self.fs.get(f"{remote}/", f"{aside}/", recursive=True)
+            with contextlib.suppress(FileExistsError):
+                aside.rename(local)
+        return local
+
+    def publish_catalog(self, aside: Path) -> None:
+        """Put a finished catalog file in the place of the published one."""
+        if not self.is_local:
+            self._put(f"{self.root}/catalog.duckdb", aside.read_bytes())
+        os.replace(aside, self.catalog_path)
+
+    # ---- inside ----
+
+    def _current(self, name: str) -> dict[str, Any]:
+        try:
+            with self.fs.open(f"{self.root}/{name}/current.json", "rb") as file:
+                return dict(json.load(file))
+        except FileNotFoundError as error:
+            raise MissingTableError(f"{name} is not materialised yet ({self.url}/{name}); materialise it first") from error
+
+    def _put(self, path: str, content: bytes | pa.Buffer) -> None:
+        if not self.is_local:
+            # an object store shows an object only when its upload is complete
+            with self.fs.open(path, "wb") as file:
+                file.write(content)
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(f".aside-{uuid.uuid4().hex}")
+        try:
+            with aside.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, target)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def _local_parent(self, name: str) -> Path | None:
+        if not self.is_local:
+            return None
+        parent = Path(self.root) / name
+        parent.mkdir(parents=True, exist_ok=True)
+        return parent
+
+    def _forget_old_versions(self, name: str, version: str, keep: int = 3) -> None:
+        """Keep the newest versions so that a reader in the middle of one is not cut off."""
+        listed = [entry for entry in self.fs.ls(f"{self.root}/{name}", detail=True) if entry["type"] == "directory"]
+        versions = [entry for entry in listed if re.fullmatch(r"[0-9a-f]{64}", entry["name"].rstrip("/").split("/")[-1])]
+        others = [entry for entry in versions if not entry["name"].rstrip("/").endswith(version)]
+        others.sort(key=lambda entry: str(entry.get("mtime", entry.get("LastModified", ""))), reverse=True)
+        for entry in others[keep - 1 :]:
+            self.fs.rm(entry["name"], recursive=True)
+
+    def _cache_dir(self) -> Path:
+        digest = hashlib.sha256(self.url.encode()).hexdigest()[:16]
+        cache = Path(tempfile.gettempdir()) / "mobclip-cache" / digest
+        cache.mkdir(parents=True, exist_ok=True)
+        return cache
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
