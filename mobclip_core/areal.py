@@ -28,7 +28,7 @@ from mobclip_core.errors import SourceError
 from mobclip_core.grid import cell_centres, cell_polygons, region_geometries
 from mobclip_core.profile import ZoneLayer
 from mobclip_core.sources.polygons import polygonal, read_polygons
-from mobclip_core.sources.tables import require_file
+from mobclip_core.sources.tables import first_line, require_file
 from mobclip_core.store import TableRef
 
 logger = logging.getLogger(__name__)
@@ -254,7 +254,7 @@ class _RasterAmounts:
         except (rasterio.errors.RasterioError, RuntimeError, ValueError) as error:
             raise SourceError(
                 self.file,
-                f"cannot be read: {str(error).splitlines()[0]}",
+                f"cannot be read: {first_line(error)}",
                 hint="the file may be truncated; fetch it again",
             ) from error
         lowest = float(np.nanmin(found["min"].to_numpy(dtype=float), initial=0.0))

@@ -13,6 +13,7 @@ import pyarrow as pa
 from mobclip_core.contracts import CENSUS_FEATURES, matrix_of, vector_column
 from mobclip_core.deployment import CheckOutcome, Count, Deployment, StepResult
 from mobclip_core.errors import SourceError
+from mobclip_core.plots import cell_map
 from mobclip_core.profile import CensusConfig
 from mobclip_core.sources.tables import SourceColumn, create_source_view
 from mobclip_core.sql import session, sql_text
@@ -68,7 +69,19 @@ def build_census_features(deployment: Deployment, region: str) -> StepResult:
         }
     )
     counts["cells_with_census"] = int((share.to_numpy() > 0).sum())
-    return StepResult(deployment.store.write(TableRef(CENSUS_FEATURES.name, region), table), counts)
+    written = deployment.store.write(TableRef(CENSUS_FEATURES.name, region), table)
+    return StepResult(written, counts, _pictures(region, table))
+
+
+def _pictures(region: str, table: pa.Table) -> dict[str, bytes]:
+    if not table.num_rows:
+        return {}
+    people = table.column("population").to_numpy()
+    # cells without people are drawn as cells without a value
+    shown = np.log10(np.where(people > 0, people, np.nan))
+    return {
+        "Population": cell_map(table.column("cell").to_numpy(), shown, f"{region}: people", "log10 of people a cell")
+    }
 
 
 def check_census_totals(deployment: Deployment, region: str) -> CheckOutcome:

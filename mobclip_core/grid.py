@@ -4,6 +4,7 @@ Belongs here: making regions from the polygons of a source, which cells exist, a
 Does not belong here: spreading zones over cells (see `areal`) and arithmetic on H3 indices (see `cells`).
 """
 
+import difflib
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -20,8 +21,10 @@ from shapely.geometry.polygon import orient
 from mobclip_core.contracts import GRID_CELLS, REGIONS
 from mobclip_core.deployment import Count, Deployment, StepResult
 from mobclip_core.errors import SourceError
+from mobclip_core.plots import cell_map
 from mobclip_core.profile import RegionsConfig
 from mobclip_core.sources.polygons import read_polygons, wrap_longitudes
+from mobclip_core.sources.tables import SourceColumn, read_table
 from mobclip_core.store import TableRef
 
 logger = logging.getLogger(__name__)
@@ -50,7 +53,7 @@ def build_regions(deployment: Deployment) -> StepResult:
             config.file,
             f"no polygon for {missing[:20]}" + (f" and {len(missing) - 20} more" if len(missing) > 20 else ""),
             column=config.key_column,
-            hint=f"the profile's regions.keys ask for them; {_available(config)}",
+            hint=f"the profile's regions.keys ask for them; {_available(config, missing[0])}",
         )
     polygons = polygons.set_index("id")
     rows = [_region_row(config, key, polygons.loc[group]) for key, group in members.items()]
@@ -74,13 +77,12 @@ def _members(config: RegionsConfig) -> dict[str, list[str]]:
     return {key: [key] for key in config.keys}
 
 
-def _available(config: RegionsConfig) -> str:
+def _available(config: RegionsConfig, missing: str) -> str:
     """What keys the source has, in words; read only when an error needs it."""
-    from mobclip_core.sources.tables import SourceColumn, read_table
-
     table, _ = read_table(config.file, {"key": SourceColumn(config.key_column, "VARCHAR")})
     known = sorted({key for key in table.column("key").to_pylist() if key is not None})
-    return f"the file has {len(known)} keys, e.g. {known[:20]} (those with an empty geometry cannot be used)"
+    shown = known if len(known) <= 20 else difflib.get_close_matches(missing, known, 5, 0)
+    return f"the file has {len(known)} keys, such as {shown} (one with an empty geometry cannot be used)"
 
 
 def _region_row(config: RegionsConfig, key: str, polygons: gpd.GeoDataFrame) -> dict[str, Any]:
@@ -146,7 +148,9 @@ def build_grid_cells(deployment: Deployment, region: str) -> StepResult:
         schema=GRID_CELLS.schema(),
     )
     written = deployment.store.write(TableRef("grid_cells", region), table)
-    return StepResult(written, {**counts, "area_km2": float(area.to_numpy().sum())})
+    title = f"{region}: share of each cell inside the regions"
+    pictures = {"Coverage": cell_map(cells, coverage, title, "coverage")} if len(cells) else {}
+    return StepResult(written, {**counts, "area_km2": float(area.to_numpy().sum())}, pictures)
 
 
 def region_geometries(deployment: Deployment) -> dict[str, shapely.Geometry]:

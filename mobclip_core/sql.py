@@ -20,17 +20,17 @@ from duckdb.sqltypes import DOUBLE, INTEGER, UBIGINT
 
 from mobclip_core.profile import DuckDBConfig
 
-_PLACES = (Path(__file__).parent / "sql_files", Path(__file__).resolve().parents[1] / "sql")
+SQL_PLACES = (Path(__file__).parent / "sql_files", Path(__file__).resolve().parents[1] / "sql")
 
 
 @cache
 def sql_text(name: str) -> str:
     """The statement in `sql/<name>.sql`."""
-    for place in _PLACES:
+    for place in SQL_PLACES:
         path = place / f"{name}.sql"
         if path.is_file():
             return path.read_text(encoding="utf-8")
-    raise FileNotFoundError(f"no statement {name}.sql in {[str(place) for place in _PLACES]}")
+    raise FileNotFoundError(f"no statement {name}.sql in {[str(place) for place in SQL_PLACES]}")
 
 
 def points_to_cells(lon: np.ndarray, lat: np.ndarray, resolution: int) -> pa.Array:

@@ -87,7 +87,8 @@ class Store:
     """
 
     def __init__(self, root: str) -> None:
-        self.fs, self.root = fsspec.core.url_to_fs(root)
+        # other processes write to the lake too: a cached listing would hide what they wrote
+        self.fs, self.root = fsspec.core.url_to_fs(root, use_listings_cache=False)
         self.root = self.root.rstrip("/")
         self.url = root.rstrip("/")
         self.is_local = "file" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,))
@@ -122,7 +123,9 @@ class Store:
         return sorted(path.split("/region=")[-1].split("/")[0] for path in found)
 
     def scan(self, table: str, regions: Sequence[str] | None = None) -> list[str]:
-        """Paths of the Parquet files of a table, for DuckDB's `read_parquet`, in region order.
+        """Paths or URLs of the Parquet files of a table, for DuckDB's `read_parquet`, in region order.
+
+        Where the store is remote, the DuckDB connection needs `register_filesystem(store.fs)` to open them.
 
         Args:
             table: Name of the table.
@@ -138,7 +141,11 @@ class Store:
         missing = [str(ref) for ref in refs if not self.exists(ref)]
         if missing or not refs:
             raise MissingTableError(f"not materialised yet: {', '.join(missing) or table}; materialise it first")
-        return [self.path(ref) for ref in refs]
+        return [self.external(self.path(ref)) for ref in refs]
+
+    def external(self, path: str) -> str:
+        """A path of this store as other programs name it: an absolute path, or a URL with its protocol."""
+        return path if self.is_local else str(self.fs.unstrip_protocol(path))
 
     # ---- tables ----
 
@@ -168,10 +175,12 @@ class Store:
                 return pq.read_table(file, columns=list(columns) if columns is not None else None)
         except FileNotFoundError as error:
             raise MissingTableError(f"{ref} is not materialised yet ({path}); materialise it first") from error
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, OSError) as error:
             raise ContractError(f"{ref}: {path} cannot be read ({error}); materialise it again") from error
 
-    def read_all(self, table: str, columns: Sequence[str] | None = None, regions: Sequence[str] | None = None) -> pa.Table:
+    def read_all(
+        self, table: str, columns: Sequence[str] | None = None, regions: Sequence[str] | None = None
+    ) -> pa.Table:
         """Read all partitions of a table (or those of `regions`), one after the other in region order."""
         names = self.regions(table) if regions is None else list(regions)
         if not names:
@@ -194,7 +203,7 @@ class Store:
         Yields a local directory to write into. When the block ends without an error the directory becomes the
         bundle's current version, named by its content; `result` then receives one `Written`.
         """
-        scratch = Path(tempfile.mkdtemp(prefix=".aside-", dir=self._local_parent(name)))
+        scratch = self._scratch(name)
         try:
             yield scratch
             files = sorted(path for path in scratch.rglob("*") if path.is_file())
@@ -205,11 +214,11 @@ class Store:
             version = digest.hexdigest()
             size = sum(path.stat().st_size for path in files)
             target = f"{self.root}/{name}/{version}"
-            if not self.fs.exists(target):
-                if self.is_local:
-                    scratch.rename(target)
-                else:
-                    self.fs.put(f"{scratch}/", f"{target}/", recursive=True)
+            if not self.is_local:
+                # also where the version is there: a process killed while it uploaded may have left half of it
+                self.fs.put(f"{scratch}/", f"{target}/", recursive=True)
+            elif not self.fs.exists(target):
+                scratch.rename(target)
             self._put(f"{self.root}/{name}/current.json", json.dumps({"version": version, "bytes": size}).encode())
             self._forget_old_versions(name, version)
             result.append(Written(TableRef(name), 0, size, version))
@@ -222,7 +231,7 @@ class Store:
         Raises:
             MissingTableError: If it has not been materialised.
         """
-        version = self._current(name)["version"]
+        version = str(self._current(name)["version"])
         remote = f"{self.root}/{name}/{version}"
         if self.is_local:
             return Path(remote)
@@ -231,15 +240,24 @@ class Store:
             aside = local.with_name(f".aside-{uuid.uuid4().hex}")
             aside.parent.mkdir(parents=True, exist_ok=True)
             self.fs.get(f"{remote}/", f"{aside}/", recursive=True)
-            with contextlib.suppress(FileExistsError):
+            # another process may have fetched the same version meanwhile
+            with contextlib.suppress(OSError):
                 aside.rename(local)
+            shutil.rmtree(aside, ignore_errors=True)
         return local
 
-    def publish_catalog(self, aside: Path) -> None:
-        """Put a finished catalog file in the place of the published one."""
-        if not self.is_local:
-            self._put(f"{self.root}/catalog.duckdb", aside.read_bytes())
-        os.replace(aside, self.catalog_path)
+    @contextlib.contextmanager
+    def writing_catalog(self) -> Iterator[Path]:
+        """Yield a path for a new catalog; when the block ends without an error it replaces the published one."""
+        self.catalog_path.parent.mkdir(parents=True, exist_ok=True)
+        aside = self.catalog_path.with_name(f".aside-{uuid.uuid4().hex}.duckdb")
+        try:
+            yield aside
+            if not self.is_local:
+                self._put(f"{self.root}/catalog.duckdb", aside.read_bytes())
+            aside.replace(self.catalog_path)
+        finally:
+            aside.unlink(missing_ok=True)
 
     # ---- inside ----
 
@@ -248,7 +266,8 @@ class Store:
             with self.fs.open(f"{self.root}/{name}/current.json", "rb") as file:
                 return dict(json.load(file))
         except FileNotFoundError as error:
-            raise MissingTableError(f"{name} is not materialised yet ({self.url}/{name}); materialise it first") from error
+            place = f"{self.url}/{name}"
+            raise MissingTableError(f"{name} is not materialised yet ({place}); materialise it first") from error
 
     def _put(self, path: str, content: bytes | pa.Buffer) -> None:
         if not self.is_local:
@@ -264,22 +283,23 @@ class Store:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(aside, target)
+            aside.replace(target)
         finally:
             aside.unlink(missing_ok=True)
 
-    def _local_parent(self, name: str) -> Path | None:
+    def _scratch(self, name: str) -> Path:
+        """A new local directory on the same file system as the bundle, so that it can be renamed into place."""
         if not self.is_local:
-            return None
-        parent = Path(self.root) / name
-        parent.mkdir(parents=True, exist_ok=True)
-        return parent
+            return Path(tempfile.mkdtemp(prefix=".aside-"))
+        scratch = Path(self.root) / name / f".aside-{uuid.uuid4().hex}"
+        scratch.mkdir(parents=True)
+        return scratch
 
     def _forget_old_versions(self, name: str, version: str, keep: int = 3) -> None:
         """Keep the newest versions so that a reader in the middle of one is not cut off."""
         listed = [entry for entry in self.fs.ls(f"{self.root}/{name}", detail=True) if entry["type"] == "directory"]
-        versions = [entry for entry in listed if re.fullmatch(r"[0-9a-f]{64}", entry["name"].rstrip("/").split("/")[-1])]
-        others = [entry for entry in versions if not entry["name"].rstrip("/").endswith(version)]
+        named = {entry["name"].rstrip("/").split("/")[-1]: entry for entry in listed}
+        others = [entry for key, entry in named.items() if re.fullmatch(r"[0-9a-f]{64}", key) and key != version]
         others.sort(key=lambda entry: str(entry.get("mtime", entry.get("LastModified", ""))), reverse=True)
         for entry in others[keep - 1 :]:
             self.fs.rm(entry["name"], recursive=True)

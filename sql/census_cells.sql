@@ -3,6 +3,7 @@
 -- $least_share rather than 0. Sums run in zone order, so that they come out the same to the last bit.
 -- reads: grid_cells (cell, area_km2), zone_cells (zone, cell, area_km2, weight), census_zones (zone, population)
 -- writes: result (cell, population, zone_share), sorted by cell
+-- parameters: $least_share: share of a cell that only snapped zones reach
 WITH people AS (
     SELECT
         zone_cells.cell,

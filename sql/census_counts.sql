@@ -1,6 +1,7 @@
 -- What did not match or was not usable, for one region; rows without a zone are over the whole table and layer.
 -- reads: census_source (zone), layer (zone), zone_cells (zone), census_zones (zone, population), census_bins (zone, bin)
 -- writes: result, one row of counts
+-- parameters: $bins: bins of the histogram
 SELECT
     (SELECT count(DISTINCT zone) FROM zone_cells) AS zones,
     (SELECT count(DISTINCT zone) FROM zone_cells WHERE zone NOT IN (SELECT zone FROM census_zones)) AS zones_without_row,

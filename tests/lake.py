@@ -27,7 +27,7 @@ def centre(cell: int) -> tuple[float, float]:
     return lon, lat
 
 
-def deployment(folder: Path, regions: Sequence[str], **sections: Any) -> Deployment:
+def deployment(folder: Path, regions: Sequence[str], /, **sections: Any) -> Deployment:
     """A deployment with an empty lake; `sections` are sections of the profile."""
     raw: dict[str, Any] = {
         "name": "test",

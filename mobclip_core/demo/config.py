@@ -39,7 +39,7 @@ class WorldConfig:
     regions: int = 6
     zones: int = 1200
     counties: int = 160
-    cities: int = 70
+    cities: int = 78
     population: int = 12_000_000
     pois: int = 180_000
     facilities: int = 6_000

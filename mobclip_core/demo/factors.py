@@ -16,7 +16,7 @@ from scipy import ndimage
 from mobclip_core.demo.config import WorldConfig
 from mobclip_core.demo.land import STEP_M, Land
 
-RANGES_KM = {45.0: 0.30, 14.0: 0.90, 5.0: 0.25}
+RANGES_KM = {45.0: 0.30, 14.0: 0.90, 5.0: 0.20}
 """Standard deviation of the smoothing kernel in km -> weight of that component."""
 
 
@@ -28,7 +28,7 @@ class Cities:
         x: UTM metres.
         y: UTM metres.
         size: Relative size; the largest has 1.
-        radius_km: Reach.
+        radius_km: Reach; its statistics are about all within.
     """
 
     x: np.ndarray
@@ -115,7 +115,7 @@ def _place_cities(config: WorldConfig, land: Land, suitability: np.ndarray) -> C
         if not weight.any():
             raise ValueError(f"{config.cities} cities do not fit on an island of {config.radius_km} km")
     size = (1 + np.arange(config.cities)) ** -0.75 * np.exp(rng.normal(0, 0.2, config.cities))
-    return Cities(x.ravel()[chosen], y.ravel()[chosen], size, 5 + 14 * size**0.45)
+    return Cities(x.ravel()[chosen], y.ravel()[chosen], size, 9 + 7 * size**0.45)
 
 
 def make_factors(config: WorldConfig, land: Land) -> tuple[Factors, Cities]:
@@ -135,8 +135,9 @@ def make_factors(config: WorldConfig, land: Land) -> tuple[Factors, Cities]:
     x, y = land.lattice.positions()
     rural = np.exp(0.9 * mixed_noise(rng, land) - 0.45 * relief + 0.25 * farming)
     town = np.zeros(mask.shape)
-    for cx, cy, size, radius in zip(cities.x, cities.y, cities.size, cities.radius_km, strict=True):
-        town += 90 * size**0.7 * np.exp(-np.hypot(x - cx, y - cy) / (260 * radius))
+    for cx, cy, size in zip(cities.x, cities.y, cities.size, strict=True):
+        core_m = 1_300 + 3_600 * size**0.45
+        town += 130 * size**0.7 * np.exp(-np.hypot(x - cx, y - cy) / core_m)
     people = np.where(mask, rural + town, 0.0)
     people *= config.population / people.sum()
     urban = standardised(np.log(people + 1.0), mask)

@@ -79,11 +79,11 @@ def make_picture(world: World) -> Picture:
         return (rng.random(shape) < density).astype(float)
 
     # what is on the ground, with each cover's own local accidents
-    trees = np.clip(seen(factors.forest) + 0.16 * _noise(rng, shape, 4.0) + 0.10 * _noise(rng, shape, 0.7), 0, 1)
-    ploughed = np.clip(0.30 + 0.22 * seen(factors.farming) + 0.16 * _noise(rng, shape, 4.0), 0, 1)
-    built = np.clip(0.02 + 0.10 * np.exp(0.75 * seen(factors.urban) - 0.6 + 0.45 * _noise(rng, shape, 4.0)), 0, 0.9)
+    trees = np.clip(seen(factors.forest) + 0.24 * _noise(rng, shape, 3.0) + 0.10 * _noise(rng, shape, 0.7), 0, 1)
+    ploughed = np.clip(0.30 + 0.22 * seen(factors.farming) + 0.24 * _noise(rng, shape, 3.0), 0, 1)
+    built = np.clip(0.02 + 0.10 * np.exp(0.75 * seen(factors.urban) - 0.6 + 0.65 * _noise(rng, shape, 3.0)), 0, 0.9)
     sheds = np.clip(
-        0.015 * np.exp(0.8 * seen(factors.industry) + 0.3 * seen(factors.urban) + 0.4 * _noise(rng, shape, 4.0)), 0, 0.6
+        0.015 * np.exp(0.8 * seen(factors.industry) + 0.3 * seen(factors.urban) + 0.6 * _noise(rng, shape, 3.0)), 0, 0.6
     )
     image = np.broadcast_to(_GRASS[:, None, None], (3, *shape)).copy()
     patch = _patchwork(rng, shape)

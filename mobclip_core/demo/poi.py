@@ -59,8 +59,8 @@ _FACILITY_SPELLINGS = {
     "clinic": ("clinic", "Hospital", "health centre"),
     "school": ("school", "Primary School", "Secondary School"),
 }
-_COVERAGE_KM = {25.0: 0.35, 5.0: 0.55}
-_OWN_KM = {4.0: 0.45}
+_COVERAGE_KM = {25.0: 0.35, 4.0: 0.7}
+_OWN_KM = {3.0: 0.8}
 
 
 def _nuisance(rng: np.random.Generator, world: World, ranges_km: Mapping[float, float]) -> np.ndarray:

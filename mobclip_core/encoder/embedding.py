@@ -21,7 +21,7 @@ from mobclip_core.errors import FingerprintError, MissingTableError
 from mobclip_core.store import TableRef
 
 if TYPE_CHECKING:
-    from mobclip_core.deployment import Deployment, StepResult
+    from mobclip_core.deployment import CheckOutcome, Deployment, StepResult
 
 
 @torch.no_grad()
@@ -125,3 +125,15 @@ def build_embeddings(deployment: "Deployment", region: str) -> "StepResult":
     title = f"Embeddings of {region}"
     pictures = {title: embedding_map(cells, vectors, title)} if len(cells) else {}
     return StepResult(written, counts, pictures)
+
+
+def check_one_encoder(deployment: "Deployment", region: str) -> "CheckOutcome":
+    """Whether every vector of a region carries the fingerprint of the current encoder."""
+    from mobclip_core.deployment import CheckOutcome
+
+    store = deployment.store
+    current = TrainedEncoder.load(store.bundle("encoder")).fingerprint
+    found = store.read(TableRef("embeddings", region), ["encoder"]).column("encoder").unique().to_pylist()
+    passed = found in ([current], [])
+    message = f"all vectors are of encoder {current[:12]}" if passed else f"vectors of {found}, encoder is {current}"
+    return CheckOutcome(passed, message, {"encoder": current, "fingerprints": len(found)})

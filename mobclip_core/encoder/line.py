@@ -120,7 +120,8 @@ def summed_degree(graph: Graph) -> np.ndarray:
     """
     n = len(graph.cells)
     weight = np.asarray(graph.weight, dtype=np.float64)
-    incoming = np.bincount(graph.indices, weights=weight, minlength=n)
+    # without edges bincount forgets the type of the weights
+    incoming = np.bincount(graph.indices, weights=weight, minlength=n).astype(np.float64)
     return out_degree(graph) + incoming
 
 
@@ -128,8 +129,8 @@ def out_degree(graph: Graph) -> np.ndarray:
     """Weight of all edges that leave each node, float64 (N,)."""
     n = len(graph.cells)
     source = np.repeat(np.arange(n), np.diff(graph.indptr))
-    degree: np.ndarray = np.bincount(source, weights=np.asarray(graph.weight, dtype=np.float64), minlength=n)
-    return degree
+    weight = np.asarray(graph.weight, dtype=np.float64)
+    return np.bincount(source, weights=weight, minlength=n).astype(np.float64)
 
 
 class _Sampler:

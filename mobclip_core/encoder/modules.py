@@ -80,6 +80,8 @@ class MobCLIP(torch.nn.Module):
     def __init__(self, num_nodes: int, widths: Mapping[str, int], config: "EncoderConfig") -> None:
         super().__init__()
         d = config.dimensions
+        # sums over modalities run in this order: it decides the last bit
+        widths = dict(sorted(widths.items()))
         self.temperatures = {str(name): value for name, value in config.temperatures.items()}
         self.reconstruction_weight = config.reconstruction_weight
         self.contrastive_weight = config.contrastive_weight

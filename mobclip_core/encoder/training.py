@@ -34,7 +34,8 @@ beside LINE's unit vectors."""
 
 def feature_tensors(features: ModalityFeatures, dtype: torch.dtype = torch.float32) -> tuple[Tensors, Tensors]:
     """Values (N, D_m) and masks (N,) of each modality as tensors."""
-    values = {name: torch.from_numpy(m.values).to(dtype) for name, m in features.modalities.items()}
+    # copied into memory that torch aligned: on the CPU a product's last bit depends on alignment
+    values = {name: torch.tensor(m.values, dtype=dtype) for name, m in features.modalities.items()}
     return values, {name: torch.from_numpy(m.mask) for name, m in features.modalities.items()}
 
 

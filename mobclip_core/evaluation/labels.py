@@ -123,7 +123,7 @@ class _Builder:
             )
             polygons = zones.geometry.to_numpy()
             members = zone_members(polygons, cell_polygons(self.grid.cells), self.grid, label.weighting)
-            self._zones[key] = (zones["id"].tolist(), members, {f"zone_{k}": int(v) for k, v in counts.items()})
+            self._zones[key] = (zones["id"].tolist(), members, {f"zone_{k}": int(v) for k, v in counts.items() if v})
         return self._zones[key]
 
     def _city_units(self, label: CityLabel) -> tuple[_Units, dict[str, int]]:

@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 
 from mobclip_core.contracts import matrix_of
 from mobclip_core.deployment import Deployment
-from mobclip_core.encoder.features import ModalityFeatures, assemble_features, standardise, statistics_of
 from mobclip_core.encoder.checkpoint import TrainedEncoder
+from mobclip_core.encoder.features import ModalityFeatures, assemble_features, standardise, statistics_of
 from mobclip_core.errors import ContractError, FingerprintError
 from mobclip_core.evaluation.members import unit_vectors
 from mobclip_core.profile import InputName

@@ -85,10 +85,9 @@ def build_geobench_scores(deployment: Deployment) -> StepResult:
     table = pa.Table.from_pylist(rows, GEOBENCH_SCORES.schema())
     counts |= {"tasks_scored": sum(len(units.tasks) for units in sets), "encoder": representations.encoder}
     written = deployment.store.write(TableRef("geobench_scores"), table)
-    bars = {name: _bars(rows, name) for name in deployment.profile.evaluation.splits}
-    splits = [name for name, of_split in bars.items() if of_split]
-    title = f"{deployment.profile.name}: out-of-sample R2, ridge"
-    pictures = {f"Scores, {name} split": score_bars(bars[name], f"{title}, {name} split") for name in splits}
+    ridge = [row for method in METHOD_INPUTS for row in rows if (row["method"], row["probe"]) == (method, "ridge")]
+    splits = sorted({row["split"] for row in ridge})
+    pictures = {"Scores": score_bars(ridge, f"{deployment.profile.name}: out-of-sample R2, ridge")} if ridge else {}
     return StepResult(
         written, counts, pictures, {f"R2, {name} split, ridge": scores_markdown(rows, name) for name in splits}
     )
@@ -311,16 +310,3 @@ def scores_markdown(rows: Iterable[dict[str, Any]], split: str, probe: str = "ri
     means = [f"**{np.mean([row['r2'] for row in chosen if row['method'] == method]):.3f}**" for method in methods]
     lines.append("| **mean** | | " + " | ".join(means) + " |")
     return "\n".join(lines)
-
-
-def _bars(rows: list[dict[str, Any]], split: str) -> list[dict[str, Any]]:
-    """One bar for each task and method: means over the seeds of the ridge scores."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in rows:
-        if row["split"] == split and row["probe"] == "ridge":
-            groups.setdefault((row["task"], row["method"]), []).append(row)
-    return [
-        {"task": task, "method": method, "split": split}
-        | {key: float(np.mean([row[key] for row in found])) for key in ("r2", "r2_low", "r2_high")}
-        for (task, method), found in groups.items()
-    ]

@@ -1,7 +1,7 @@
 """Image encoders: from patches to vectors, behind one interface.
 
-Belongs here: `ImageEncoder` and its default implementation, fitting, saving, loading, fingerprints. Does not belong here:
-reading rasters (see `patches`), timm's models (see `timm_encoder`), tables (see `steps`).
+Belongs here: `ImageEncoder` and its default implementation, fitting, saving, loading, fingerprints. Does not belong
+here: reading rasters (see `patches`), timm's models (see `timm_encoder`), tables (see `steps`).
 """
 
 import hashlib
@@ -13,13 +13,14 @@ from typing import Protocol
 import numpy as np
 import safetensors.numpy
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from mobclip_core.errors import MobclipError
 
 _WHITENING_SAMPLES = 100_000
 _REGULARISATION = 1e-2
-_ACTIVATIONS_AT_A_TIME = 1 << 24
+_ACTIVATIONS_AT_A_TIME = {"cpu": 1 << 18, "cuda": 1 << 26}
+"""What a CPU's cache holds (8 times as fast as 64 MiB at a time), and what keeps a GPU busy."""
 _TENSORS, _CONFIG = "filters.safetensors", "encoder.json"
 
 
@@ -182,7 +183,7 @@ class RandomConvolutionalEncoder:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the bias and all arrays."""
-        return fingerprint_of("random_convolutional", {**self._arrays, "bias": np.float64(self.bias)})
+        return fingerprint_of("random_convolutional", {**self._arrays, "bias": np.array(self.bias)})
 
     def encode(self, patches: np.ndarray) -> np.ndarray:
         """Features of patches of shape (n, bands, rows, columns): float32, shape (n, dimensions).
@@ -197,7 +198,7 @@ class RandomConvolutionalEncoder:
             )
         filters, _, side, _ = self._arrays["weight"].shape
         positions = (patches.shape[2] - side + 1) * (patches.shape[3] - side + 1)
-        batch = max(1, _ACTIVATIONS_AT_A_TIME // (filters * positions))
+        batch = max(1, _ACTIVATIONS_AT_A_TIME[self.device.type] // (filters * positions))
         result = np.empty((len(patches), self.dimensions), dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, len(patches), batch):
@@ -208,7 +209,7 @@ class RandomConvolutionalEncoder:
     def _features(self, images: torch.Tensor) -> torch.Tensor:
         tensors = self._tensors
         images = (images - tensors["band_mean"][:, None, None]) / tensors["band_std"][:, None, None]
-        response = F.conv2d(images, tensors["weight"], tensors["offset"])
+        response = functional.conv2d(images, tensors["weight"], tensors["offset"])
         positive = torch.relu(response - self.bias).mean(dim=(2, 3))
         negative = torch.relu(-response - self.bias).mean(dim=(2, 3))
         return torch.cat([positive, negative], dim=1)

@@ -1,11 +1,11 @@
 """Image patches: a square of given ground size around each position, read from a raster in any CRS.
 
-Belongs here: where a patch's pixels lie in the raster, and sampling them with bounded memory. Does not belong here: what
-is made of the patches (see `features`).
+Belongs here: where a patch's pixels lie in the raster, and sampling them with bounded memory. Does not belong here:
+what is made of the patches (see `features`).
 
-How it works: positions of a patch's pixels are geodesically exact on 3 x 3 control points and quadratic in between; they
-are sampled bilinearly from the overview whose pixel is nearest below the patch's, after averaging down what the
-overviews lack. A pixel depends on the raster and its own position only, never on what else is read beside it.
+How it works: positions of a patch's pixels are geodesically exact on 3 x 3 control points and quadratic in between;
+they are sampled bilinearly from the overview whose pixel is nearest below the patch's, after averaging down what the
+overviews lack. A patch depends on the raster and its own position only, never on what else is read beside it.
 """
 
 import contextlib
@@ -33,8 +33,8 @@ class Patches:
     """Patches and how much of them is data.
 
     Args:
-        pixels: Shape (n, bands, pixels, pixels), row 0 in the north; uint8 where the raster is, else float32; 0 where not
-            valid.
+        pixels: Shape (n, bands, pixels, pixels), row 0 in the north; uint8 where the raster is, else float32; 0 where
+            not valid.
         valid_fraction: float64, shape (n,): fraction of the patch's pixels that lie in the raster and have data there.
     """
 
@@ -91,8 +91,8 @@ def pixel_positions(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates of the centres of all pixels of patches, in the raster's CRS.
 
-    Pixel (i, j) lies `ground_resolution_m` times ((P - 1) / 2 - i) north and (j - (P - 1) / 2) east of the centre on the
-    azimuthal equidistant plane of that centre.
+    Pixel (i, j) lies `ground_resolution_m` times ((P - 1) / 2 - i) north and (j - (P - 1) / 2) east of the centre on
+    the azimuthal equidistant plane of that centre.
 
     Args:
         lon: Longitudes of the centres, shape (n,).
@@ -127,7 +127,7 @@ def _exact_positions(
     lon0 = np.broadcast_to(np.asarray(lon, dtype=float)[:, None, None], shape)
     lat0 = np.broadcast_to(np.asarray(lat, dtype=float)[:, None, None], shape)
     flat = [np.ascontiguousarray(values).ravel() for values in (lon0, lat0, azimuth, distance)]
-    point_lon, point_lat, _ = _GEOD.fwd(*flat)
+    point_lon, point_lat, _ = _GEOD.fwd(flat[0], flat[1], flat[2], flat[3])
     x, y = to_raster.transform(point_lon, point_lat)
     return np.asarray(x).reshape(shape), np.asarray(y).reshape(shape)
 
@@ -223,8 +223,8 @@ class _Level:
             rows: Row coordinates.
 
         Returns:
-            float32 values, shape (n, bands), 0 where not valid; and validity, shape (n,): the pixel that holds the point
-            has data.
+            float32 values, shape (n, bands), 0 where not valid; and validity, shape (n,): the pixel that holds the
+            point has data.
         """
         width, height = self.full_size
         values = np.zeros((len(cols), len(self.bands)), dtype=np.float32)
@@ -275,7 +275,7 @@ class _Level:
 
 
 def _averaged(data: np.ndarray, valid: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
-    """Means of blocks of factor x factor pixels over their valid ones; a block is valid where at least half of it is."""
+    """Means of blocks of factor x factor pixels over the valid ones; a block is valid where at least half of it is."""
     height, width, bands = data.shape
     blocks = (height // factor, factor, width // factor, factor)
     count = valid.reshape(blocks).sum(axis=(1, 3))

@@ -114,9 +114,7 @@ def raster_cell_means(file: str, band: int, cells: np.ndarray) -> tuple[np.ndarr
     return means, valid
 
 
-def _means_of(
-    source: rasterio.DatasetReader, band: int, polygons: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _means_of(source: rasterio.DatasetReader, band: int, polygons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     crs = crs_of(source)
     to_raster = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True)
     projected = shapely.transform(polygons, lambda xy: np.column_stack(to_raster.transform(xy[:, 0], xy[:, 1])))
@@ -129,7 +127,9 @@ def _means_of(
         features = GeoPandasFeatureSource(gpd.GeoDataFrame(geometry=projected[usable], crs=source.crs))
         raster = RasterioRasterSource(source, band)
         # each pixel is read once, whatever the order of the cells
-        found = exact_extract(raster, features, [f"mean({weight})", "count"], output="pandas", strategy="raster-sequential")
+        found = exact_extract(
+            raster, features, [f"mean({weight})", "count"], output="pandas", strategy="raster-sequential"
+        )
         pixel_area = abs(source.transform.determinant)
         means[usable] = found["mean"].to_numpy(dtype=float)
         valid[usable] = np.clip(found["count"].to_numpy(dtype=float) * pixel_area / area[usable], 0.0, 1.0)

@@ -9,22 +9,22 @@ import sys
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
+from torch.nn import functional
 
 from mobclip_core.errors import SourceError
 from mobclip_core.imagery import vision  # noqa: F401  # before timm: makes torchvision importable
 from mobclip_core.imagery.features import fingerprint_of
 
 import timm  # isort: skip
-import timm.data  # isort: skip
+from timm.data.config import resolve_model_data_config  # isort: skip
 
 
 class TimmEncoder:
     """A timm model's pooled features, with its own input size and normalisation.
 
-    The first three bands are taken as red, green and blue; where there are fewer the first is repeated. uint8 pixels are
-    scaled from 0..255 to 0..1; float pixels are taken as 0..1 and clipped.
+    The first three bands are taken as red, green and blue; where there are fewer the first is repeated. uint8 pixels
+    are scaled from 0..255 to 0..1; float pixels are taken as 0..1 and clipped.
 
     Args:
         model: timm model name.
@@ -51,7 +51,7 @@ class TimmEncoder:
         network = _open_model(model, checkpoint, pretrained)
         weights = {key: value.float().numpy() for key, value in network.state_dict().items()}
         self.fingerprint = fingerprint_of(model, weights)
-        data = timm.data.resolve_model_data_config(network)
+        data = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
         self._size, self._interpolation = tuple(data["input_size"][1:]), data["interpolation"]
         self._mean = torch.tensor(data["mean"], device=self._device)[:, None, None]
         self._std = torch.tensor(data["std"], device=self._device)[:, None, None]
@@ -72,7 +72,7 @@ class TimmEncoder:
         images = torch.from_numpy(np.array(rgb)).to(self._device, torch.float32)
         images = images / 255.0 if patches.dtype == np.uint8 else images.clamp(0.0, 1.0)
         mode = self._interpolation if self._interpolation in ("bicubic", "bilinear") else "bicubic"
-        images = F.interpolate(images, size=self._size, mode=mode, antialias=True, align_corners=False)
+        images = functional.interpolate(images, size=self._size, mode=mode, antialias=True, align_corners=False)
         features: torch.Tensor = self._network((images.clamp(0.0, 1.0) - self._mean) / self._std)
         return features.float()
 
@@ -108,7 +108,15 @@ def _load_weights(network: torch.nn.Module, model: str, checkpoint: str) -> None
         missing = network.load_state_dict(state, strict=False).missing_keys
     except FileNotFoundError as error:
         raise SourceError(checkpoint, "no such file", hint="check imagery.encoder.checkpoint in the profile") from error
-    except (RuntimeError, SafetensorError, OSError, ValueError, KeyError, AttributeError, pickle.UnpicklingError) as error:
+    except (
+        RuntimeError,
+        SafetensorError,
+        OSError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        pickle.UnpicklingError,
+    ) as error:
         raise SourceError(
             checkpoint, f"not a checkpoint of {model}: {_first_line(error)}", hint="check the model's name and the file"
         ) from error

@@ -113,7 +113,7 @@ def build_mobility_graph(deployment: Deployment) -> StepResult:
     if not config.directed:
         rows, columns, weight = (np.concatenate(pair) for pair in ((rows, columns), (columns, rows), (weight, weight)))
     indptr, indices, summed = csr_from_edges(len(cells), rows, columns, weight)
-    keep = heaviest_edges(indptr, indices, summed, config.top_fraction, config.min_edges)
+    keep = heaviest_edges(indptr, summed, config.top_fraction, config.min_edges)
     graph = MobilityGraph(cells, indptr, indices, summed, keep)
     counts = _counts(graph) | {"edges_outside_grid": dropped, "weight_outside_grid": dropped_weight}
     settings = {"directed": config.directed, "top_fraction": config.top_fraction, "min_edges": config.min_edges}
@@ -156,17 +156,14 @@ def csr_from_edges(
     return indptr, (key % max(nodes, 1)).astype(np.int32), summed.astype(np.float32)
 
 
-def heaviest_edges(
-    indptr: np.ndarray, indices: np.ndarray, weight: np.ndarray, top_fraction: float, min_edges: int
-) -> np.ndarray:
+def heaviest_edges(indptr: np.ndarray, weight: np.ndarray, top_fraction: float, min_edges: int) -> np.ndarray:
     """Which edges of each node are among its heaviest: ceil(top_fraction x degree) of them, at least `min_edges`.
 
     Edges of equal weight are taken by ascending destination. (The paper keeps the top 10% of each node's edges.)
 
     Args:
         indptr: CSR row starts, shape (N + 1,).
-        indices: Destination nodes, shape (E,).
-        weight: Weights, shape (E,).
+        weight: Weights, destinations ascending within a row, shape (E,).
         top_fraction: Fraction in (0, 1].
         min_edges: Edges kept however few the fraction gives.
 
@@ -175,7 +172,8 @@ def heaviest_edges(
     """
     degree = np.diff(indptr)
     row = np.repeat(np.arange(len(degree)), degree)
-    order = np.lexsort((indices, -weight, row))
+    # the sort is stable: equal weights stay in the order of their destinations
+    order = np.lexsort((-weight, row))
     rank = np.arange(len(row)) - indptr[row]
     # 0.1 x 30 is a hair above 3 in floating point; it means 3
     limit = np.maximum(np.ceil(top_fraction * degree - 1e-9), min_edges)

@@ -22,7 +22,7 @@ import shapely
 from shapely.affinity import translate
 
 from mobclip_core.errors import SourceError
-from mobclip_core.sources.tables import PARQUET_SUFFIXES, file_suffix, local_or_bytes, quote, require_file
+from mobclip_core.sources.tables import PARQUET_SUFFIXES, file_suffix, first_line, local_or_bytes, quote, require_file
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def read_polygons(
             frame = _read_vector(file, wanted, where)
     except (OSError, ValueError, RuntimeError, shapely.errors.ShapelyError) as error:
         raise SourceError(
-            file, f"cannot be read: {str(error).splitlines()[0]}", hint="the file may be truncated; fetch it again"
+            file, f"cannot be read: {first_line(error)}", hint="the file may be truncated; fetch it again"
         ) from error
     identifier = identifiers(frame[id_column])
     keep = np.ones(len(frame), dtype=bool)
@@ -110,7 +110,7 @@ def identifiers(values: pd.Series) -> pd.Series:
 def wrap_longitudes(geometry: Any) -> Any:
     """A polygon whose longitudes leave [-180, 180], cut at the antimeridian and put back inside."""
     parts = [shapely.intersection(translate(geometry, shift), _WORLD) for shift in (-360, 0, 360)]
-    return shapely.multipolygons([p for p in shapely.get_parts(parts) if shapely.get_type_id(p) == _POLYGON])
+    return polygonal(shapely.union_all(parts))
 
 
 def polygonal(geometry: Any) -> Any:
@@ -165,7 +165,9 @@ def _pushdown(
 
 def _read_vector(file: str, wanted: list[str], where: Mapping[str, str]) -> gpd.GeoDataFrame:
     source = local_or_bytes(file)
-    info = pyogrio.read_info(source, force_feature_count=True)
+    if file_suffix(file) == ".shp":
+        _require_whole_shapefile(file)
+    info = pyogrio.read_info(source)
     types = dict(zip(info["fields"], info["dtypes"], strict=True))
     _require_columns(file, wanted, list(types))
     # LIKE ignores case: a superset that the exact filter afterwards cuts down
@@ -174,11 +176,16 @@ def _read_vector(file: str, wanted: list[str], where: Mapping[str, str]) -> gpd.
     frame = pyogrio.read_dataframe(source, columns=wanted, where=clause)
     if not isinstance(frame, gpd.GeoDataFrame):
         raise SourceError(file, "has no geometry", hint="name the file that holds the polygons")
-    if clause is None and len(frame) != info["features"]:
-        raise SourceError(
-            file, f"holds {len(frame)} of {info['features']} features", hint="the file may be truncated; fetch it again"
-        )
     return frame
+
+
+def _require_whole_shapefile(file: str) -> None:
+    """GDAL reads the missing end of a shapefile as empty polygons; its header says how long it has to be."""
+    with fsspec.open(file, "rb") as source:
+        content = source.read()
+    stated = 2 * int.from_bytes(content[24:28], "big")
+    if len(content) < max(stated, 100):
+        raise ValueError(f"holds {len(content)} of {stated} bytes")
 
 
 # ---- cleaning ----

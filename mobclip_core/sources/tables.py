@@ -17,6 +17,18 @@ MAX_UNREADABLE = 0.1
 """A column of which a larger fraction cannot be read as its type has the wrong type; below, values become null."""
 
 PARQUET_SUFFIXES = (".parquet", ".geoparquet", ".pq")
+_NUMBERS = (
+    "TINYINT",
+    "SMALLINT",
+    "INTEGER",
+    "BIGINT",
+    "HUGEINT",
+    "UTINYINT",
+    "USMALLINT",
+    "UINTEGER",
+    "UBIGINT",
+    "FLOAT",
+)
 _IDENTIFIER_QUOTE = '"'
 
 
@@ -38,6 +50,11 @@ class SourceColumn:
 def quote(identifier: str) -> str:
     """An SQL identifier, quoted; the only way a name from a profile or a file enters a statement."""
     return _IDENTIFIER_QUOTE + identifier.replace(_IDENTIFIER_QUOTE, _IDENTIFIER_QUOTE * 2) + _IDENTIFIER_QUOTE
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, for a message of our own."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def file_suffix(file: str) -> str:
@@ -100,7 +117,7 @@ def _open(connection: duckdb.DuckDBPyConnection, view: str, file: str) -> None:
         connection.execute(f"SELECT * FROM {target} LIMIT 0")  # noqa: S608 - quoted above
     except (duckdb.Error, OSError, ValueError, RuntimeError) as error:
         raise SourceError(
-            file, f"cannot be read: {str(error).splitlines()[0]}", hint="the file may be truncated; fetch it again"
+            file, f"cannot be read: {first_line(error)}", hint="the file may be truncated; fetch it again"
         ) from error
 
 
@@ -134,6 +151,14 @@ def create_source_view(
                 column=column.source,
                 hint=f"the file has {sorted(set(present) - {'source_row'})[:40]}; name the right one in the profile",
             )
+        found = present[column.source]
+        if column.type == "BLOB" and not found.startswith(("BLOB", "GEOMETRY")):
+            raise SourceError(
+                file,
+                f"holds {found}, expected WKB geometry",
+                column=column.source,
+                hint="name the geometry column; text such as 'POINT (x y)' goes under wkt",
+            )
     expressions = {name: _typed(column, present[column.source]) for name, column in columns.items()}
     selected = ", ".join(f"{expression} AS {quote(name)}" for name, expression in expressions.items())
     connection.execute(
@@ -152,7 +177,10 @@ def _typed(column: SourceColumn, present: str) -> str:
         number = quote(column.source)
         whole = f"CASE WHEN isfinite({number}) THEN regexp_replace({number}::VARCHAR, '\\.0$', '') END"
         return whole if present in ("FLOAT", "DOUBLE") else _text(column)
-    if column.type == "BLOB" or present == column.type:
+    if column.type == "BLOB" and present.startswith("GEOMETRY"):
+        # DuckDB reads the geometry of a GeoParquet file as a type of its own
+        expression = f"ST_AsWKB({quote(column.source)})"
+    elif column.type == "BLOB" or present == column.type:
         expression = quote(column.source)
     elif present == "VARCHAR":
         expression = f"TRY_CAST({_text(column)} AS {column.type})"
@@ -164,6 +192,12 @@ def _typed(column: SourceColumn, present: str) -> str:
     return expression
 
 
+def _always_readable(column: SourceColumn, present: str) -> bool:
+    if column.type in ("VARCHAR", "BLOB") or present == column.type:
+        return True
+    return column.type == "DOUBLE" and present.startswith(_NUMBERS)
+
+
 def _check_types(
     connection: duckdb.DuckDBPyConnection,
     raw: str,
@@ -172,9 +206,7 @@ def _check_types(
     present: Mapping[str, str],
 ) -> dict[str, int]:
     suspects = {
-        name: column
-        for name, column in columns.items()
-        if column.type not in ("VARCHAR", "BLOB") and present[column.source] != column.type
+        name: column for name, column in columns.items() if not _always_readable(column, present[column.source])
     }
     bad = {
         name: f"({_text(c)} IS NOT NULL AND TRY_CAST({_text(c)} AS {c.type}) IS NULL)" for name, c in suspects.items()
@@ -182,12 +214,14 @@ def _check_types(
     parts = ["count(*)"]
     for name, column in suspects.items():
         parts += [f"count(*) FILTER (WHERE {bad[name]})", f"count({_text(column)})"]
+    # a file damaged in the middle shows only where its values are read: here, not within a later statement
+    parts += [f"max(hash({_typed(c, present[c.source])}))" for name, c in columns.items() if name not in suspects]
     try:
         numbers = connection.execute(f"SELECT {', '.join(parts)} FROM {quote(raw)}").fetchone()  # noqa: S608
     except duckdb.Error as error:
         raise SourceError(
             file,
-            f"cannot be read to its end: {str(error).splitlines()[0]}",
+            f"cannot be read to its end: {first_line(error)}",
             hint="the file may be truncated; fetch it again",
         ) from error
     assert numbers is not None

@@ -118,7 +118,9 @@ def test_an_id_without_a_position_does_not_hide_the_row_that_has_one(tmp_path):
 def test_mostly_swapped_positions_are_an_error(tmp_path):
     rows = [(y, x, "shop", "", "") for x, y in map(lakes.centre, CELLS)] + [point(HERE[0])]
     lake = world(tmp_path, {"a": source(csv(tmp_path, rows))})
-    with pytest.raises(SourceError, match=r"poi\.csv.*7 of 8 positions have longitude.*swapped.*lon and lat.*rows: 0, 1"):
+    with pytest.raises(
+        SourceError, match=r"poi\.csv.*7 of 8 positions have longitude.*swapped.*lon and lat.*rows: 0, 1"
+    ):
         build_poi_aggregates(lake, "here")
     assert not lake.store.exists(TableRef("poi_aggregates", "here"))
 
@@ -126,7 +128,7 @@ def test_mostly_swapped_positions_are_an_error(tmp_path):
 def test_projected_positions_are_an_error(tmp_path):
     rows = [(583959.4, 4507523.0, "shop", "", "")] * 3
     lake = world(tmp_path, {"a": source(csv(tmp_path, rows))})
-    with pytest.raises(SourceError, match="out of range.*EPSG:4326"):
+    with pytest.raises(SourceError, match=r"out of range.*EPSG:4326"):
         build_poi_aggregates(lake, "here")
 
 
@@ -149,7 +151,7 @@ def test_an_error_leaves_the_last_good_partition_untouched(tmp_path):
 def test_byte_order_mark_compression_and_quotes_are_read(tmp_path):
     x, y = lakes.centre(HERE[0])
     path = tmp_path / "poi.csv.gz"
-    table = pa.table({"lon": [x, x], "lat": [y, y], "category": ["shop", "shop"], "name": ["A, B \"C\"", "D\nE"]})
+    table = pa.table({"lon": [x, x], "lat": [y, y], "category": ["shop", "shop"], "name": ['A, B "C"', "D\nE"]})
     with pa.output_stream(str(path), compression="gzip") as out:
         out.write(b"\xef\xbb\xbf")
         pyarrow.csv.write_csv(table, out)
@@ -160,7 +162,15 @@ def test_byte_order_mark_compression_and_quotes_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "form", ["POINT ({} {})", "point({} {})", "POINT Z ({} {} 5)", "POINTZ({} {} 5)", "SRID=4326;POINT ({} {})", " POINT( {}  {} )"]
+    "form",
+    [
+        "POINT ({} {})",
+        "point({} {})",
+        "POINT Z ({} {} 5)",
+        "POINTZ({} {} 5)",
+        "SRID=4326;POINT ({} {})",
+        " POINT( {}  {} )",
+    ],
 )
 def test_wkt_points(tmp_path, form):
     wkt = form.format(*lakes.centre(HERE[1]))
@@ -175,7 +185,7 @@ def test_wkt_points(tmp_path, form):
 def test_wkt_that_is_mostly_no_points_is_an_error(tmp_path):
     path = csv(tmp_path, [("MULTIPOINT(1 2)", "shop")] * 3 + [("POINT (1 2)", "shop")], header="where,category")
     lake = world(tmp_path, {"a": {"file": path, "wkt": "where", "category_column": "category"}})
-    with pytest.raises(SourceError, match="3 of 4 positions cannot be read.*where.*rows: 0, 1, 2"):
+    with pytest.raises(SourceError, match=r"3 of 4 positions cannot be read.*where.*rows: 0, 1, 2"):
         build_poi_aggregates(lake, "here")
 
 
@@ -206,6 +216,13 @@ def test_plain_wkb_points_and_broken_ones(tmp_path):
     result, table = aggregates(lake)
     assert matrix_of(table["counts"])[:, 1].tolist() == [1, 1, 0, 0]
     assert result.counts["points_without_position"] == 2
+
+
+def test_a_geometry_column_of_text_is_an_error(tmp_path):
+    path = csv(tmp_path, [("POINT (1 2)",)], header="place")
+    lake = world(tmp_path, {"a": {"file": path, "geometry": "place", "category": "school"}})
+    with pytest.raises(SourceError, match=r"holds VARCHAR, expected WKB geometry.*place.*under wkt"):
+        build_poi_aggregates(lake, "here")
 
 
 def test_aliases_rename_and_one_category_for_all(tmp_path):
@@ -286,7 +303,9 @@ def test_a_missing_grid_is_named(tmp_path):
 
 def test_only_this_regions_grid_is_enough(tmp_path):
     lake = lakes.deployment(
-        tmp_path, ["here", "there"], poi={"categories": ["shop"], "points": {"a": source(csv(tmp_path, [point(c) for c in CELLS]))}}
+        tmp_path,
+        ["here", "there"],
+        poi={"categories": ["shop"], "points": {"a": source(csv(tmp_path, [point(c) for c in CELLS]))}},
     )
     lakes.write_grid(lake, "here", HERE)
     result, table = aggregates(lake)
@@ -353,7 +372,13 @@ def test_category_counts_fills_a_matrix():
 
 
 def zone_source(file, **more):
-    return {"file": file, "zones": "tracts", "id_column": "zone", "category_column": "category", "count_column": "count"} | more
+    return {
+        "file": file,
+        "zones": "tracts",
+        "id_column": "zone",
+        "category_column": "category",
+        "count_column": "count",
+    } | more
 
 
 def zone_csv(folder, rows):
@@ -380,7 +405,14 @@ def test_zone_counts_spread_by_the_weights_of_the_census_layer(tmp_path):
 
 
 def test_bad_zone_rows_are_counted(tmp_path):
-    rows = [("007", "shop", 8), ("777", "shop", 1), ("", "shop", 1), ("007", "shop", -3), ("007", "shop", None), ("007", "shop", "inf")]
+    rows = [
+        ("007", "shop", 8),
+        ("777", "shop", 1),
+        ("", "shop", 1),
+        ("007", "shop", -3),
+        ("007", "shop", None),
+        ("007", "shop", "inf"),
+    ]
     result, table = aggregates(zone_world(tmp_path, rows))
     assert result.counts["zone_rows_read"] == 6
     assert result.counts["zone_rows_without_zone"] == 2
@@ -391,7 +423,9 @@ def test_bad_zone_rows_are_counted(tmp_path):
 
 def test_zone_ids_that_never_match_are_an_error(tmp_path):
     lake = zone_world(tmp_path, [("7", "shop", 8), ("8", "shop", 8)])
-    with pytest.raises(SourceError, match=r"zones\.csv: no row matches a zone of the layer 'tracts'.*'007', leading zeros"):
+    with pytest.raises(
+        SourceError, match=r"zones\.csv: no row matches a zone of the layer 'tracts'.*'007', leading zeros"
+    ):
         build_poi_aggregates(lake, "here")
 
 

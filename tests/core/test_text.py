@@ -52,7 +52,11 @@ def test_projection_signs_are_balanced_and_differ_by_block_seed_and_feature():
     # 256,000 fair signs: the mean has a standard deviation of 0.002, of a column 0.016
     assert abs(signs.mean()) < 0.01
     assert np.abs(signs.mean(axis=0)).max() < 0.08
-    for other in (projection_signs(features, 1, 0), projection_signs(features, 0, 1), projection_signs(features + 1, 0, 0)):
+    for other in (
+        projection_signs(features, 1, 0),
+        projection_signs(features, 0, 1),
+        projection_signs(features + 1, 0, 0),
+    ):
         assert abs((signs * other).mean()) < 0.01
     np.testing.assert_array_equal(projection_signs(features[[7, 3]], 0, 0), signs[[7, 3]])
 

@@ -81,9 +81,8 @@ def test_vectors_have_unit_length_and_isolated_nodes_are_zero(config):
 
 def test_same_destinations_make_similar_vectors(config):
     """Second order: two groups of sources with destinations of their own."""
-    random = np.random.default_rng(0)
-    edges = [(i, int(j), 1.0) for i in range(20) for j in random.choice(10, 6, replace=False) + 20 + 10 * (i % 2)]
-    result = train_line(make_graph(make_cells(40), edges), config(samples_per_edge=1000.0, learning_rate=0.1))
+    edges = [(i, 20 + 10 * (i % 2) + j, 1.0) for i in range(20) for j in range(10)]
+    result = train_line(make_graph(make_cells(40), edges), config(samples_per_edge=500.0, learning_rate=0.1))
     similarity = result.vertex[:20] @ result.vertex[:20].T
     same = (np.arange(20)[:, None] + np.arange(20)) % 2 == 0
     assert similarity[same & ~np.eye(20, dtype=bool)].mean() > 0.8

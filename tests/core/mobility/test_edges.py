@@ -261,7 +261,9 @@ def test_random_visits_match_a_plain_reference_and_keep_k_in_any_order(tmp_path_
 def test_the_privacy_check_finds_small_groups(tmp_path):
     lake = world(tmp_path, {}, minimum_people=5)
     edges = {"src": [A, A], "dst": [B, C], "weight": [9.0, 9.0], "people": [5.0, 4.0]}
-    table = pa.table(edges).cast(pa.schema([("src", "uint64"), ("dst", "uint64"), ("weight", "double"), ("people", "double")]))
+    table = pa.table(edges).cast(
+        pa.schema([("src", "uint64"), ("dst", "uint64"), ("weight", "double"), ("people", "double")])
+    )
     lake.store.write(TableRef("mobility_edges", "here"), table)
     outcome = check_mobility_privacy(lake, "here")
     assert not outcome.passed
@@ -314,7 +316,7 @@ def test_bad_trips_are_counted(tmp_path):
 def test_mostly_swapped_trips_are_an_error(tmp_path):
     file = parquet(tmp_path, trips_table([("p", A, B), ("p", B, C)]))
     swapped = {"origin_lon": "y1", "origin_lat": "x1", "destination_lon": "y2", "destination_lat": "x2"}
-    with pytest.raises(SourceError, match="swapped.*y1 and x1 and y2 and x2"):
+    with pytest.raises(SourceError, match=r"swapped.*y1 and x1 and y2 and x2"):
         build_mobility_edges(world(tmp_path, trips(file, **swapped)), "here")
 
 
@@ -403,7 +405,11 @@ def test_sources_add_up_and_keep_the_smallest_group(tmp_path):
 
 @settings(max_examples=5, deadline=None)
 @given(
-    st.lists(st.tuples(st.sampled_from(["01", "02", "09", "77"]), st.sampled_from(["01", "02", "09"]), st.floats(0, 1e6)), min_size=1, max_size=12),
+    st.lists(
+        st.tuples(st.sampled_from(["01", "02", "09", "77"]), st.sampled_from(["01", "02", "09"]), st.floats(0, 1e6)),
+        min_size=1,
+        max_size=12,
+    ),
     st.booleans(),
     st.integers(1, 1000),
 )
@@ -419,5 +425,7 @@ def test_the_mass_of_flows_is_kept_and_the_order_changes_no_byte(tmp_path_factor
     parts = ("f_weight", "f_self_loop_weight", "f_flows_below_k_weight")
     mass = sum(result.counts[part] for result in both for part in parts) + both[0].counts["f_rows_without_zone_weight"]
     assert mass == pytest.approx(sum(n for _, _, n in rows), rel=1e-9, abs=1e-9)
-    people = np.concatenate([lake.store.read(TableRef("mobility_edges", r))["people"].to_numpy() for r in ("here", "there")])
+    people = np.concatenate(
+        [lake.store.read(TableRef("mobility_edges", r))["people"].to_numpy() for r in ("here", "there")]
+    )
     assert not (people < k).any()

@@ -62,7 +62,14 @@ def test_the_edges_of_all_regions_become_one_matrix_over_all_cells(tmp_path):
     assert graph.weight.tolist() == [3, 2, 1.5, 4]
     assert graph.connected().tolist() == [True, True, False, True, False, True, False]
     assert (graph.nodes, graph.edges) == (7, 4)
-    expected = {"nodes": 7, "edges": 4, "edges_kept": 4, "isolated_nodes": 3, "total_weight": 10.5, "edges_outside_grid": 0}
+    expected = {
+        "nodes": 7,
+        "edges": 4,
+        "edges_kept": 4,
+        "isolated_nodes": 3,
+        "total_weight": 10.5,
+        "edges_outside_grid": 0,
+    }
     assert {key: result.counts[key] for key in expected} == expected
 
 
@@ -70,7 +77,13 @@ def test_types_and_files_are_as_documented_and_memory_mapped(tmp_path):
     lake = world(tmp_path, {(CELLS[1], CELLS[0]): 2.0}, {})
     _, graph = graph_of(lake)
     types = {name: getattr(graph, name).dtype for name in ("cells", "indptr", "indices", "weight", "keep")}
-    assert types == {"cells": np.uint64, "indptr": np.int64, "indices": np.int32, "weight": np.float32, "keep": np.bool_}
+    assert types == {
+        "cells": np.uint64,
+        "indptr": np.int64,
+        "indices": np.int32,
+        "weight": np.float32,
+        "keep": np.bool_,
+    }
     assert all(isinstance(getattr(graph, name), np.memmap) for name in types)
     folder = lake.store.bundle("mobility_graph")
     assert sorted(path.name for path in folder.iterdir()) == sorted([*(f"{name}.npy" for name in types), "graph.json"])
@@ -107,11 +120,19 @@ def test_pruning_keeps_the_heaviest_edges_of_each_node(tmp_path):
 
 @pytest.mark.parametrize(
     ("degree", "top_fraction", "min_edges", "kept"),
-    [(30, 0.1, 1, 3), (31, 0.1, 1, 4), (70, 0.1, 1, 7), (30, 0.1, 8, 8), (5, 0.1, 8, 5), (9, 1.0, 1, 9), (1, 0.001, 1, 1)],
+    [
+        (30, 0.1, 1, 3),
+        (31, 0.1, 1, 4),
+        (70, 0.1, 1, 7),
+        (30, 0.1, 8, 8),
+        (5, 0.1, 8, 5),
+        (9, 1.0, 1, 9),
+        (1, 0.001, 1, 1),
+    ],
 )
 def test_how_many_edges_are_kept(degree, top_fraction, min_edges, kept):
     weight = np.arange(degree, dtype=np.float32)
-    keep = heaviest_edges(np.array([0, degree]), np.arange(degree), weight, top_fraction, min_edges)
+    keep = heaviest_edges(np.array([0, degree]), weight, top_fraction, min_edges)
     assert keep.sum() == kept
     assert keep[-kept:].all()
 
@@ -142,7 +163,7 @@ def test_an_incomplete_bundle_is_an_error(tmp_path):
     build_mobility_graph(lake)
     folder = lake.store.bundle("mobility_graph")
     (folder / "keep.npy").unlink()
-    with pytest.raises(MissingTableError, match="keep.npy"):
+    with pytest.raises(MissingTableError, match=r"keep\.npy"):
         open_graph(folder)
 
 
@@ -165,7 +186,7 @@ def test_the_order_of_edges_changes_no_byte_and_mass_is_kept(edges, top_fraction
     def build(rows):
         src, dst, weight = (np.array([row[i] for row in rows]) for i in range(3))
         csr = csr_from_edges(6, src.astype(np.int32), dst.astype(np.int32), weight.astype(float))
-        return (*csr, heaviest_edges(*csr, top_fraction, min_edges))
+        return (*csr, heaviest_edges(csr[0], csr[2], top_fraction, min_edges))
 
     indptr, indices, weight, keep = build(edges)
     shuffled = list(edges)
@@ -181,7 +202,6 @@ def test_the_order_of_edges_changes_no_byte_and_mass_is_kept(edges, top_fraction
         row = slice(indptr[node], indptr[node + 1])
         assert (np.diff(indices[row]) > 0).all()
         degree = indptr[node + 1] - indptr[node]
-        # top_fraction * degree is never within 1e-9 above an integer here, except by rounding
         assert keep[row].sum() == min(degree, max(np.ceil(top_fraction * degree - 1e-9), min_edges))
         if degree and not keep[row].all():
             assert weight[row][keep[row]].min() >= weight[row][~keep[row]].max()

@@ -1,0 +1,85 @@
+"""Features: what each modality says about each cell of a region."""
+
+import dagster as dg
+
+from mobclip_assets.assets.sources import source_names
+from mobclip_assets.making import AssetMaker, Code
+from mobclip_assets.partitions import all_regions
+from mobclip_core.deployment import Deployment, StepResult
+
+GPU_POOL = "gpu"
+
+
+def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
+    """The assets of the groups `poi`, `imagery` and `census`."""
+    profile = make.profile
+
+    @make.regional(
+        group="census",
+        kinds={"duckdb", "parquet"},
+        deps=["grid_cells", "zone_cells", *source_names(profile, "census")],
+        code=Code(["census", "sources"], ["census_"], [profile.census]),
+    )
+    def census_features(deployment: Deployment, region: str) -> StepResult:
+        """People of each cell: population and histogram, by mass-preserving areal weighting of census zones.
+
+        Totals of a region equal the totals of its zones; a check says so.
+        """
+        from mobclip_core.census import build_census_features
+
+        return build_census_features(deployment, region)
+
+    @make.regional(
+        group="poi",
+        kinds={"duckdb", "parquet"},
+        deps=[all_regions("grid_cells"), "zone_cells", "census_features", *source_names(profile, "poi_")],
+        code=Code(["poi", "text", "sources"], ["poi_"], [profile.poi]),
+    )
+    def poi_aggregates(deployment: Deployment, region: str) -> StepResult:
+        """POIs of each cell: counts by category and a text vector of categories and names.
+
+        Points outside every region, without a position or repeated are dropped and counted.
+        """
+        from mobclip_core.poi import build_poi_aggregates
+
+        return build_poi_aggregates(deployment, region)
+
+    @make.whole(
+        group="imagery",
+        kinds={"pytorch"},
+        deps=["regions", *source_names(profile, "imagery")],
+        code=Code(["imagery"], settings=[profile.imagery]),
+        pool=GPU_POOL,
+    )
+    def imagery_encoder(deployment: Deployment) -> StepResult:
+        """The image encoder shared by all regions: whitened random filters drawn from the imagery, or a timm model."""
+        from mobclip_core.imagery.steps import build_imagery_encoder
+
+        return build_imagery_encoder(deployment)
+
+    @make.regional(
+        group="imagery",
+        kinds={"gdal", "parquet"},
+        deps=["grid_cells", *source_names(profile, "imagery")],
+        code=Code(["imagery"], settings=[profile.imagery]),
+    )
+    def imagery_patches(deployment: Deployment, region: str) -> StepResult:
+        """The image patch of each cell, resampled to a stated ground resolution, with the fraction that is valid."""
+        from mobclip_core.imagery.steps import build_imagery_patches
+
+        return build_imagery_patches(deployment, region)
+
+    @make.regional(
+        group="imagery",
+        kinds={"pytorch", "parquet"},
+        deps=["imagery_patches", "imagery_encoder"],
+        code=Code(["imagery"], settings=[profile.imagery]),
+        pool=GPU_POOL,
+    )
+    def imagery_features(deployment: Deployment, region: str) -> StepResult:
+        """The image encoder's vector of each cell's patch."""
+        from mobclip_core.imagery.steps import build_imagery_features
+
+        return build_imagery_features(deployment, region)
+
+    return [census_features, poi_aggregates, imagery_encoder, imagery_patches, imagery_features]

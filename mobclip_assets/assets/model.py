@@ -1,0 +1,53 @@
+"""Model: the encoder and the embeddings, which are the product."""
+
+import dagster as dg
+
+from mobclip_assets.assets.features import GPU_POOL
+from mobclip_assets.making import AssetMaker, Code
+from mobclip_assets.partitions import all_regions
+from mobclip_core.deployment import Deployment, StepResult
+
+GROUP = "model"
+_ENCODER_MODULES = [f"encoder/{name}" for name in ("training", "modules", "loss", "propagation", "features", "checkpoint")]
+
+
+def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
+    """The assets of this group."""
+    profile = make.profile
+
+    @make.whole(
+        group=GROUP,
+        kinds={"pytorch"},
+        deps=[
+            "mobility_graph",
+            "node_embeddings",
+            all_regions("grid_cells"),
+            all_regions("poi_aggregates"),
+            all_regions("imagery_features"),
+            all_regions("census_features"),
+        ],
+        code=Code(_ENCODER_MODULES, settings=[profile.encoder]),
+        pool=GPU_POOL,
+    )
+    def encoder(deployment: Deployment) -> StepResult:
+        """The encoder: LightGCN over the mobility graph, aligned to POI, imagery and census by contrastive losses.
+
+        A checkpoint (safetensors), its configuration, its curves and its fingerprint. Source: arXiv 2506.01297.
+        """
+        from mobclip_core.encoder.training import build_encoder
+
+        return build_encoder(deployment)
+
+    @make.regional(
+        group=GROUP,
+        kinds={"pytorch", "parquet"},
+        deps=["encoder", "mobility_graph", "grid_cells", "poi_aggregates", "imagery_features", "census_features"],
+        code=Code(["encoder/embedding", "encoder/propagation", "encoder/modules"]),
+    )
+    def embeddings(deployment: Deployment, region: str) -> StepResult:
+        """The product: one vector for each cell of a region, with the encoder's fingerprint and the modalities behind it."""
+        from mobclip_core.encoder.embedding import build_embeddings
+
+        return build_embeddings(deployment, region)
+
+    return [encoder, embeddings]

@@ -1,0 +1,59 @@
+"""Publishing: what readers outside the graph open."""
+
+import dagster as dg
+from dagster_duckdb import DuckDBResource
+
+from mobclip_assets.making import AssetMaker
+from mobclip_assets.metadata import numbers
+from mobclip_assets.partitions import all_regions
+from mobclip_assets.resources import DeploymentResource
+from mobclip_assets.versions import code_version
+
+CATALOG_POOL = "catalog"
+
+
+def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
+    """The assets of this group."""
+
+    @dg.asset(
+        group_name="publishing",
+        kinds={"duckdb"},
+        owners=make.profile.owners,
+        pool=CATALOG_POOL,
+        code_version=code_version(["catalog", "contracts"], ["catalog_"], []),
+        deps=[
+            "regions",
+            "node_embeddings",
+            "geobench_labels",
+            "geobench_scores",
+            *(
+                all_regions(name)
+                for name in (
+                    "grid_cells",
+                    "zone_cells",
+                    "poi_aggregates",
+                    "imagery_patches",
+                    "imagery_features",
+                    "census_features",
+                    "mobility_edges",
+                    "embeddings",
+                )
+            ),
+        ],
+    )
+    def catalog(deployment: DeploymentResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        """One DuckDB file of commented views over every table, written aside and then put in place.
+
+        Open it with any DuckDB: `duckdb catalog.duckdb "SELECT * FROM embeddings LIMIT 5"`.
+        """
+        from mobclip_core.catalog import write_catalog
+
+        store = deployment.open().store
+        with store.writing_catalog() as aside:
+            with DuckDBResource(database=str(aside)).get_connection() as connection:
+                rows = write_catalog(connection, store)
+        return dg.MaterializeResult(
+            metadata={"file": dg.MetadataValue.path(str(store.catalog_path)), "views": len(rows), **numbers(rows)}
+        )
+
+    return [catalog]

@@ -1,0 +1,204 @@
+"""The command line: `mobclip`.
+
+Belongs here: reading options, progress and tables for people, JSON for programs. Does not belong here: what the commands
+do (see `materialize`, `status` and `mobclip_core`).
+"""
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from mobclip_core.errors import MobclipError
+from mobclip_core.profile import PROFILES_DIR
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="A country's places as vectors: build and inspect.")
+console = Console(stderr=True)
+out = Console()
+
+ProfileOption = Annotated[str, typer.Option("--profile", "-p", help="Profile name, or path of its YAML file.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+@contextmanager
+def _readable_errors() -> Any:
+    """Errors meant for people are shown without a stack trace."""
+    try:
+        yield
+    except MobclipError as error:
+        console.print(f"[bold red]error[/] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+
+
+@app.command()
+def materialize(
+    profile: ProfileOption = "demo",
+    select: Annotated[
+        list[str] | None, typer.Option(help="Assets in Dagster's selection syntax; all if not given. Repeatable.")
+    ] = None,
+    region: Annotated[list[str] | None, typer.Option(help="Regions; all if not given. Repeatable.")] = None,
+) -> None:
+    """Run the asset graph, stage by stage, region by region; a region that fails does not stop the others."""
+    with _readable_errors():
+        failures = _materialize(profile, select or [], region or [])
+    if failures:
+        raise typer.Exit(1)
+
+
+def _materialize(profile: str, select: Sequence[str], region: Sequence[str]) -> int:
+    import dagster as dg
+
+    from mobclip_assets import materialize as runs
+    from mobclip_assets.build import build_defs
+    from mobclip_assets.instance import enter_instance
+
+    enter_instance(profile)
+    definitions = build_defs(profile)
+    graph = definitions.resolve_asset_graph()
+    job = definitions.resolve_implicit_global_asset_job_def()
+    regions = _wanted_regions(graph, region)
+    stages = runs.plan_stages(graph, runs.wanted_assets(graph, select))
+    logging.getLogger("dagster").setLevel(logging.ERROR)
+    began = time.monotonic()
+    failures: list[runs.Failure] = []
+    with dg.DagsterInstance.get() as instance, _progress() as progress:
+        bar = progress.add_task("", total=sum(len(regions) if stage.regional else 1 for stage in stages))
+        for stage in stages:
+            failed = {failure.region for failure in failures}
+            if failed and not stage.regional:
+                break
+            wanted = [name for name in regions if name not in failed]
+
+            def started(name: str | None, stage: runs.Stage = stage) -> None:
+                progress.update(bar, description=f"{name or 'all regions'}: {stage.title}")
+
+            for failure in runs.run_stage(job, instance, stage, wanted, started):
+                progress.advance(bar)
+                if failure is not None:
+                    failures.append(failure)
+                    _show_failure(failure)
+    if failures:
+        names = ", ".join(sorted({failure.region or "all regions" for failure in failures}))
+        console.print(
+            f"[bold red]failed[/] for {names}; what was there before stands. "
+            "Mend the cause and run the same command again.",
+            soft_wrap=True,
+        )
+    else:
+        console.print(f"[bold green]done[/] {profile} in {time.monotonic() - began:.0f} s")
+    return len(failures)
+
+
+def _show_failure(failure: Any) -> None:
+    for message in failure.messages:
+        where = failure.region or "all regions"
+        console.print(f"[bold red]failed[/] {where}: {message}", highlight=False, soft_wrap=True)
+
+
+def _wanted_regions(graph: Any, region: Sequence[str]) -> list[str]:
+    partitions = next(p for key in graph.materializable_asset_keys if (p := graph.get(key).partitions_def) is not None)
+    known: list[str] = list(partitions.get_partition_keys())
+    unknown = sorted(set(region) - set(known))
+    if unknown:
+        raise MobclipError(f"no region {', '.join(unknown)} in this profile; it has {', '.join(known)}")
+    return [key for key in known if not region or key in region]
+
+
+def _progress() -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
+@app.command()
+def status(profile: ProfileOption = "demo", as_json: JsonOption = False) -> None:
+    """Show what is fresh, stale, missing or failed, for each asset and region."""
+    import dagster as dg
+
+    from mobclip_assets.build import build_defs
+    from mobclip_assets.instance import enter_instance
+    from mobclip_assets.status import read_status
+    from mobclip_core.deployment import Deployment
+
+    with _readable_errors():
+        enter_instance(profile)
+        graph = build_defs(profile).resolve_asset_graph()
+        with dg.DagsterInstance.get() as instance:
+            rows = read_status(instance, graph, Deployment.open(profile))
+    if as_json:
+        out.print_json(json.dumps([row.to_json() for row in rows]))
+        return
+    colours = {"fresh": "green", "stale": "yellow", "missing": "dim", "failed": "bold red"}
+    table = Table("asset", "region", "state", "rows", "MiB", "materialised (UTC)")
+    for row in rows:
+        size = "" if row.bytes is None else f"{row.bytes / 2**20:.2f}"
+        state = f"[{colours[row.state]}]{row.state}[/]"
+        shown_rows = "" if row.rows is None else f"{row.rows:,}"
+        table.add_row(row.asset, row.region or "", state, shown_rows, size, (row.materialized_at or "")[:19])
+    out.print(table)
+
+
+@app.command()
+def scores(profile: ProfileOption = "demo", as_json: JsonOption = False) -> None:
+    """Show the GeoBench scores: R2 out of sample, mean over seeds, embeddings beside baselines."""
+    from mobclip_core.deployment import Deployment
+    from mobclip_core.evaluation.scores import read_scores, scores_markdown
+
+    with _readable_errors():
+        rows = read_scores(Deployment.open(profile))
+    if as_json:
+        out.print_json(json.dumps(rows))
+        return
+    for split, probe in dict.fromkeys((row["split"], row["probe"]) for row in rows):
+        out.print(f"[bold]{profile}[/]: R2 out of sample, {split} split, {probe} probe, mean over seeds")
+        out.print(Markdown(scores_markdown(rows, split, probe)))
+    out.print("* an input of the method overlaps with the label", highlight=False)
+
+
+@app.command("demo-data")
+def demo_data(
+    folder: Annotated[Path, typer.Option(help="Where the raw files go.")] = PROFILES_DIR.parent / "demo_data",
+) -> None:
+    """Write the raw files of the demo country (generated; kept if they are there already)."""
+    from mobclip_core.demo.generate import ensure_demo
+
+    with _readable_errors(), console.status("writing the demo country's raw files"):
+        made = ensure_demo(folder)
+    console.print(f"{'wrote' if made else 'kept'} the demo country's raw files in {folder}")
+
+
+@app.command()
+def ui(
+    profile: ProfileOption = "demo",
+    port: Annotated[int, typer.Option(help="Port of the web page.")] = 3000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Open the Dagster UI of a profile: web server and daemon, until interrupted."""
+    from mobclip_assets.instance import enter_instance
+
+    with _readable_errors():
+        enter_instance(profile)
+    console.print(f"[bold]http://{host}:{port}[/] serves {profile}; stop with Ctrl+C")
+    dagster = Path(sys.executable).with_name("dagster")
+    command = [str(dagster), "dev", "-m", "mobclip_assets.definitions", "-h", host, "-p", str(port)]
+    os.execv(dagster, command)  # noqa: S606 - a fixed program beside this interpreter, no shell
+
+
+if __name__ == "__main__":
+    app()

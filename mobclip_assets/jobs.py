@@ -1,0 +1,38 @@
+"""Jobs: the pieces of the graph that people start from the UI.
+
+Belongs here: selections of assets that share their partitioning. Does not belong here: when they run.
+"""
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+def make_jobs(regions: dg.StaticPartitionsDefinition) -> list["UnresolvedAssetJobDefinition"]:
+    """The jobs, in the order in which a first build runs them."""
+    return [
+        dg.define_asset_job("geography", dg.AssetSelection.assets("grid_cells", "zone_cells"), partitions_def=regions),
+        dg.define_asset_job(
+            "regional_features",
+            dg.AssetSelection.assets(
+                "census_features", "poi_aggregates", "imagery_patches", "imagery_features", "mobility_edges"
+            ),
+            partitions_def=regions,
+            description="Features of a region; back-fill it over all regions before training.",
+        ),
+        dg.define_asset_job(
+            "train",
+            dg.AssetSelection.assets("mobility_graph", "node_embeddings", "encoder"),
+            description="Graph, LINE and encoder over all regions.",
+        ),
+        dg.define_asset_job(
+            "embed", dg.AssetSelection.assets("embeddings"), partitions_def=regions, description="Vectors of a region."
+        ),
+        dg.define_asset_job(
+            "evaluate",
+            dg.AssetSelection.assets("geobench_labels", "geobench_scores", "catalog"),
+            description="Labels, scores and the published catalog.",
+        ),
+    ]

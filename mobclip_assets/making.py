@@ -1,0 +1,111 @@
+"""Making assets: the decorators that every asset module uses.
+
+Belongs here: what all assets share (partitions, owners, contracts as schema, code version, turning a step's result into
+a materialisation). Does not belong here: any particular asset.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+from pydantic import BaseModel
+
+from mobclip_assets.metadata import result_metadata, table_schema
+from mobclip_assets.resources import DeploymentResource
+from mobclip_assets.versions import code_version
+from mobclip_core.contracts import CONTRACTS
+from mobclip_core.deployment import Deployment, StepResult
+from mobclip_core.profile import Profile
+
+RegionalStep = Callable[[Deployment, str], StepResult]
+GlobalStep = Callable[[Deployment], StepResult]
+Dep = str | dg.AssetDep | dg.AssetSpec
+
+
+@dataclass(frozen=True)
+class Code:
+    """What an asset's code version is made of; see `versions.code_version`.
+
+    Args:
+        modules: Modules of `mobclip_core`.
+        sql: Prefixes of SQL files.
+        settings: Parts of the profile.
+    """
+
+    modules: Sequence[str]
+    sql: Sequence[str] = ()
+    settings: Sequence[BaseModel | None] = ()
+
+
+@dataclass(frozen=True)
+class AssetMaker:
+    """Makes Dagster assets of steps.
+
+    Args:
+        profile: The profile served.
+        regions: The one REGIONS object.
+    """
+
+    profile: Profile
+    regions: dg.StaticPartitionsDefinition
+
+    def regional(
+        self, *, group: str, kinds: set[str], deps: Sequence[Dep], code: Code, pool: str | None = None
+    ) -> Callable[[RegionalStep], dg.AssetsDefinition]:
+        """Decorate a step that makes one partition: `step(deployment, region)`."""
+
+        def decorate(step: RegionalStep) -> dg.AssetsDefinition:
+            def compute(context: dg.AssetExecutionContext, deployment: DeploymentResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+                opened = deployment.open()
+                return _materialise(opened, step(opened, context.partition_key))
+
+            return self._asset(step, compute, self.regions, group, kinds, deps, code, pool)
+
+        return decorate
+
+    def whole(
+        self, *, group: str, kinds: set[str], deps: Sequence[Dep], code: Code, pool: str | None = None
+    ) -> Callable[[GlobalStep], dg.AssetsDefinition]:
+        """Decorate a step that makes the whole of an asset: `step(deployment)`."""
+
+        def decorate(step: GlobalStep) -> dg.AssetsDefinition:
+            def compute(deployment: DeploymentResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+                opened = deployment.open()
+                return _materialise(opened, step(opened))
+
+            return self._asset(step, compute, None, group, kinds, deps, code, pool)
+
+        return decorate
+
+    def _asset(
+        self,
+        step: Callable[..., StepResult],
+        compute: Callable[..., object],
+        partitions: dg.PartitionsDefinition[str] | None,
+        group: str,
+        kinds: set[str],
+        deps: Sequence[Dep],
+        code: Code,
+        pool: str | None,
+    ) -> dg.AssetsDefinition:
+        name = step.__name__
+        contract = CONTRACTS.get(name)
+        return dg.asset(
+            compute,  # type: ignore[call-overload]
+            name=name,
+            description=(step.__doc__ or "") + (f"\n\n{contract.markdown()}" if contract else ""),
+            partitions_def=partitions,
+            group_name=group,
+            kinds=kinds,
+            deps=deps,
+            owners=self.profile.owners,
+            code_version=code_version(code.modules, code.sql, code.settings),
+            pool=pool,
+            metadata={"dagster/column_schema": table_schema(contract)} if contract else None,
+        )
+
+
+def _materialise(deployment: Deployment, result: StepResult) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    return dg.MaterializeResult(
+        metadata=result_metadata(deployment, result), data_version=dg.DataVersion(result.written.data_version)
+    )

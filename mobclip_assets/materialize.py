@@ -1,0 +1,139 @@
+"""Materialising from the command line.
+
+Belongs here: walking Dagster's own asset graph stage by stage and starting one Dagster run for each partition, in this
+process. Does not belong here: scheduling, retries or parallel runs; that is the daemon's work.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Assets that can run in one run a partition, one after the other.
+
+    Args:
+        assets: Asset keys in dependency order.
+        regional: Whether there is a run for each region, or one run.
+    """
+
+    assets: tuple[dg.AssetKey, ...]
+    regional: bool
+
+    @property
+    def title(self) -> str:
+        """The assets' names."""
+        return ", ".join(key.to_user_string() for key in self.assets)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that failed: its assets' stage, its region, and the message of each failed step."""
+
+    stage: Stage
+    region: str | None
+    messages: tuple[str, ...]
+
+
+def _is_regional(graph: AssetGraph, key: dg.AssetKey) -> bool:
+    return graph.get(key).partitions_def is not None
+
+
+def _joins(graph: AssetGraph, key: dg.AssetKey, stage: set[dg.AssetKey], done: set[dg.AssetKey]) -> bool:
+    """Whether an asset can run in the same run as the assets of a stage: it needs no other region's partition of them."""
+    for parent in graph.get(key).parent_keys:
+        if parent in done:
+            continue
+        mapping = graph.get(key).partition_mappings.get(parent)
+        if parent not in stage or isinstance(mapping, dg.AllPartitionMapping):
+            return False
+    return True
+
+
+def plan_stages(graph: AssetGraph, wanted: set[dg.AssetKey]) -> list[Stage]:
+    """Order assets into stages: as few as the dependencies between partitions allow.
+
+    Args:
+        graph: Dagster's asset graph.
+        wanted: Keys to materialise; everything else counts as done.
+    """
+    order = [key for key in graph.toposorted_asset_keys if key in wanted]
+    done = set(graph.get_all_asset_keys()) - wanted
+    stages: list[Stage] = []
+    while order:
+        plans = [_next_stage(graph, order, done, regional) for regional in (False, True)]
+        stage = next(plan for plan in plans if plan.assets)
+        stages.append(stage)
+        done |= set(stage.assets)
+        order = [key for key in order if key not in done]
+    return stages
+
+
+def _next_stage(graph: AssetGraph, order: Sequence[dg.AssetKey], done: set[dg.AssetKey], regional: bool) -> Stage:
+    chosen: list[dg.AssetKey] = []
+    for key in order:
+        if _is_regional(graph, key) == regional and _joins(graph, key, set(chosen), done):
+            chosen.append(key)
+    return Stage(tuple(chosen), regional)
+
+
+def run_stage(
+    job: dg.JobDefinition,
+    instance: dg.DagsterInstance,
+    stage: Stage,
+    regions: Sequence[str],
+    started: Callable[[str | None], None],
+) -> Iterator[Failure | None]:
+    """Run a stage, one Dagster run a region; yields after each run, None where it succeeded.
+
+    Args:
+        job: The implicit job over all assets.
+        instance: The instance that records the runs.
+        stage: What to run.
+        regions: Partitions wanted.
+        started: Called with the region when a run begins.
+    """
+    for region in regions if stage.regional else [None]:
+        started(region)
+        result = job.execute_in_process(
+            instance=instance, partition_key=region, asset_selection=list(stage.assets), raise_on_error=False
+        )
+        yield None if result.success else Failure(stage, region, _messages(result))
+
+
+def _messages(result: dg.ExecuteInProcessResult) -> tuple[str, ...]:
+    found = []
+    for event in result.all_events:
+        if event.is_step_failure:
+            error = event.step_failure_data.error_display_string
+            found.append(f"{event.step_key}: {_innermost(error)}")
+    return tuple(found) or ("a blocking check failed; its result is in the UI",)
+
+
+def _innermost(error: str) -> str:
+    """The message that a person needs: the cause at the bottom of a chain of errors, without stack frames."""
+    causes = [
+        line
+        for line in error.splitlines()
+        if line and not line.startswith((" ", "Stack Trace", "The above", "File "))
+    ]
+    return causes[-1] if causes else error
+
+
+def wanted_assets(graph: AssetGraph, selection: Sequence[str]) -> set[dg.AssetKey]:
+    """Keys of the materialisable assets selected; all of them for an empty selection.
+
+    Args:
+        graph: Dagster's asset graph.
+        selection: Selection strings in Dagster's syntax, e.g. `poi_aggregates+` or `group:census`.
+    """
+    everything = graph.materializable_asset_keys
+    if not selection:
+        return set(everything)
+    chosen: set[dg.AssetKey] = set()
+    for text in selection:
+        chosen |= dg.AssetSelection.from_string(text).resolve(graph)
+    return chosen & set(everything)

@@ -1,0 +1,19 @@
+"""Partitions: the one REGIONS object.
+
+Belongs here: the regions as Dagster partitions. Every regional asset and check takes this very object, because Dagster's
+identity mapping between partitions checks only their type. Does not belong here: region geometry.
+"""
+
+import dagster as dg
+
+from mobclip_core.profile import Profile
+
+
+def make_regions(profile: Profile) -> dg.StaticPartitionsDefinition:
+    """The partitions of a deployment: the region keys of its profile, in the profile's order."""
+    return dg.StaticPartitionsDefinition(profile.regions.region_keys)
+
+
+def all_regions(asset: str) -> dg.AssetDep:
+    """A dependency on every region of an upstream asset."""
+    return dg.AssetDep(asset, partition_mapping=dg.AllPartitionMapping())

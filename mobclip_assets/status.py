@@ -1,0 +1,125 @@
+"""Status: what the lake holds and whether it is up to date.
+
+Belongs here: asking Dagster for the state of each asset and region. Does not belong here: deciding what to do about it.
+"""
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+from dagster._core.loader import BlockingDataLoader, DataLoader, LoadingContext
+from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
+
+from mobclip_core.contracts import CONTRACTS
+from mobclip_core.deployment import Deployment
+from mobclip_core.store import TableRef
+
+_STATES = {StaleStatus.FRESH: "fresh", StaleStatus.STALE: "stale", StaleStatus.MISSING: "missing"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """The state of one asset in one region.
+
+    Args:
+        asset: Asset name.
+        region: Region key, or None for an asset without partitions.
+        state: `fresh`, `stale`, `missing` or `failed` (the last run failed; an older good one may stand).
+        rows: Rows of the table.
+        bytes: Size on disk.
+        data_version: Version of the content.
+        materialized_at: ISO 8601, UTC.
+    """
+
+    asset: str
+    region: str | None
+    state: str
+    rows: int | None
+    bytes: int | None
+    data_version: str | None
+    materialized_at: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as JSON values."""
+        return asdict(self)
+
+
+class _Context(LoadingContext):
+    """What Dagster's stale-status resolver loads records through."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self._instance = instance
+        self._loaders: dict[type, tuple[DataLoader[Any, Any], BlockingDataLoader[Any, Any]]] = {}
+
+    @property
+    def instance(self) -> dg.DagsterInstance:
+        return self._instance
+
+    @property
+    def loaders(self) -> dict[type, tuple[DataLoader[Any, Any], BlockingDataLoader[Any, Any]]]:
+        return self._loaders
+
+
+def read_status(instance: dg.DagsterInstance, graph: AssetGraph, deployment: Deployment) -> list[Row]:
+    """The state of every asset and region, in dependency order.
+
+    Args:
+        instance: Dagster instance of the profile.
+        graph: Dagster's asset graph.
+        deployment: Profile and lake.
+    """
+    resolver = CachingStaleStatusResolver(instance, graph, _Context(instance))
+    rows = []
+    for key in graph.toposorted_asset_keys:
+        if key not in graph.materializable_asset_keys:
+            continue
+        partitions = graph.get(key).partitions_def
+        regions = [None] if partitions is None else partitions.get_partition_keys()
+        failed = _failed(instance, key, partitions)
+        for region in regions:
+            state = "failed" if region in failed else _STATES[resolver.get_status(key, region)]
+            rows.append(_row(instance, deployment, key, region, state))
+    return rows
+
+
+def _failed(
+    instance: dg.DagsterInstance, key: dg.AssetKey, partitions: dg.PartitionsDefinition[str] | None
+) -> set[str | None]:
+    """Regions (None for an asset without partitions) whose last run failed before it wrote."""
+    if partitions is not None:
+        status = get_and_update_asset_status_cache_value(instance, key, partitions)
+        return set() if status is None else set(status.get_failed_subset(partitions).get_partition_keys())
+    record = next(iter(instance.get_asset_records([key])), None)
+    if record is None or record.asset_entry.last_run_id is None:
+        return set()
+    entry = record.asset_entry
+    written_by = entry.last_materialization_record.run_id if entry.last_materialization_record else None
+    run = instance.get_run_by_id(entry.last_run_id)
+    return {None} if run is not None and run.is_failure and written_by != run.run_id else set()
+
+
+def _row(
+    instance: dg.DagsterInstance, deployment: Deployment, key: dg.AssetKey, region: str | None, state: str
+) -> Row:
+    name = key.to_user_string()
+    record = _last_materialization(instance, key, region)
+    if record is None or record.asset_materialization is None:
+        return Row(name, region, state, None, None, None, None)
+    if state == "fresh" and name in CONTRACTS and not deployment.store.exists(TableRef(name, region)):
+        state = "missing"  # somebody removed the file
+    materialization = record.asset_materialization
+    metadata = {k: value.value for k, value in materialization.metadata.items() if k in ("dagster/row_count", "bytes")}
+    when = datetime.fromtimestamp(record.timestamp, UTC).isoformat(timespec="seconds")
+    version = (materialization.tags or {}).get("dagster/data_version")
+    return Row(name, region, state, metadata.get("dagster/row_count"), metadata.get("bytes"), version, when)
+
+
+def _last_materialization(
+    instance: dg.DagsterInstance, key: dg.AssetKey, region: str | None
+) -> dg.EventLogRecord | None:
+    """The newest materialisation of an asset or of one of its partitions."""
+    wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=None if region is None else [region])
+    return next(iter(instance.fetch_materializations(wanted, limit=1).records), None)

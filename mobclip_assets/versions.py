@@ -1,0 +1,64 @@
+"""Code versions: what makes an asset's code "new".
+
+Belongs here: hashing the code and the settings behind an asset. Does not belong here: data versions (they are the
+content of what was written, see `mobclip_core.store`).
+
+Comments and layout do not count: Python is hashed as its syntax tree, SQL without its comments and white space.
+"""
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import BaseModel
+
+import mobclip_core
+from mobclip_core.sql import SQL_PLACES
+
+_CORE = Path(mobclip_core.__file__).parent
+
+
+def _python_files(module: str) -> list[Path]:
+    path = _CORE / module
+    return sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
+            first = node.body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+                node.body = node.body[1:]
+    return tree
+
+
+def _sql_files(prefix: str) -> list[Path]:
+    return next(found for place in SQL_PLACES if (found := sorted(place.glob(f"{prefix}*.sql"))))
+
+
+def _sql_statement(path: Path) -> str:
+    lines = (line.split("--")[0] for line in path.read_text(encoding="utf-8").splitlines())
+    return " ".join(" ".join(lines).split())
+
+
+def code_version(modules: Iterable[str], sql: Iterable[str], settings: Iterable[BaseModel | None]) -> str:
+    """The version of an asset's code: a hash over modules, SQL statements and the part of the profile it reads.
+
+    Args:
+        modules: Modules or packages of `mobclip_core`, as paths (`poi`, `mobility/edges`, `imagery`).
+        sql: Prefixes of SQL file names.
+        settings: Parts of the profile.
+    """
+    digest = hashlib.sha256()
+    for module in sorted(modules):
+        for path in _python_files(module):
+            tree = _without_docstrings(ast.parse(path.read_text(encoding="utf-8")))
+            digest.update(ast.dump(tree).encode())
+    for prefix in sorted(sql):
+        for path in _sql_files(prefix):
+            digest.update(f"{path.name}:{_sql_statement(path)}".encode())
+    for part in settings:
+        digest.update(json.dumps(part.model_dump(mode="json") if part else None, sort_keys=True).encode())
+    return digest.hexdigest()[:16]

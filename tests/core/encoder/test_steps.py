@@ -1,0 +1,303 @@
+"""The build_* steps on a lake of two small regions, its upstream tables written through the store."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+pytest.importorskip("pydantic")
+pytest.importorskip("matplotlib")
+
+from mobclip_core.contracts import matrix_of, vector_column
+from mobclip_core.deployment import Deployment
+from mobclip_core.encoder.checkpoint import TrainedEncoder
+from mobclip_core.encoder.embedding import build_embeddings, check_one_encoder
+from mobclip_core.encoder.features import assemble_features
+from mobclip_core.encoder.line import build_node_embeddings
+from mobclip_core.encoder.training import build_encoder
+from mobclip_core.errors import ContractError, FingerprintError, MissingTableError
+from mobclip_core.profile import Profile
+from mobclip_core.store import Store, TableRef
+
+from .conftest import make_cells, make_graph, random_edges
+
+FUSED = {
+    "feature_fusion": True,
+    "reconstruction_weight": 1.0,
+    "spatial_edges_weight": 0.2,
+    "modality_dropout": 0.2,
+    "learned_layers": True,
+}
+CELLS = make_cells(30)
+REGION_OF = np.where(np.arange(30) % 3 == 0, "b", "a")
+
+
+def make_profile(**encoder):
+    return Profile.model_validate(
+        {
+            "name": "tiny",
+            "regions": {"file": "r.parquet", "key_column": "k", "keys": ["a", "b", "empty"]},
+            "zones": {"tract": {"file": "z.parquet", "id_column": "id"}},
+            "census": {
+                "zones": "tract",
+                "file": "c.parquet",
+                "id_column": "id",
+                "population": "p",
+                "histogram": [{"column": "young"}, {"column": "old"}],
+            },
+            "poi": {"categories": ["food", "shop"]},
+            "imagery": {"file": "i.tif"},
+            "line": {"dimensions": 8, "samples_per_edge": 50, "batch_size": 32},
+            "encoder": {"dimensions": 8, "max_epochs": 3, "device": "cpu", "learning_rate": 0.01, **encoder},
+        }
+    )
+
+
+def write_region(store, region, cells, image_encoder="f1", seed=0):
+    random = np.random.default_rng([seed, len(region), len(cells)])
+    n = len(cells)
+    rank = np.searchsorted(CELLS, cells)
+
+    def put(table, **columns):
+        store.write(TableRef(table, region), pa.table({"cell": cells, **columns}))
+
+    names = pa.array([region] * n, pa.string())
+    area, coverage = np.full(n, 36.0), np.full(n, 0.5)
+    put("grid_cells", region=names, lon=rank % 6 * 0.1, lat=rank // 6 * 0.0866, area_km2=area, coverage=coverage)
+    counts = random.poisson(2.0, (n, 3)).astype(np.float32)
+    counts[rank == 4] = 0
+    text = random.normal(size=(n, 4)).astype(np.float32)
+    put(
+        "poi_aggregates",
+        poi_count=counts.sum(1).astype(np.float64),
+        counts=vector_column(counts),
+        text_vector=vector_column(text),
+    )
+    valid = np.where(rank == 7, 0.2, 1.0)
+    encoder = pa.array([image_encoder] * n, pa.string())
+    features = vector_column(random.normal(size=(n, 6)).astype(np.float32))
+    put("imagery_features", features=features, valid_fraction=valid, image_encoder=encoder)
+    histogram = random.uniform(0, 50, (n, 2))
+    histogram[rank == 9] = 0
+    put(
+        "census_features",
+        population=histogram.sum(1),
+        histogram=vector_column(histogram),
+        zone_share=np.where(rank == 9, 0.0, 1.0),
+    )
+
+
+def write_graph(store, graph):
+    with store.write_bundle("mobility_graph", []) as folder:
+        for name in ("cells", "indptr", "indices", "weight", "keep"):
+            np.save(folder / f"{name}.npy", getattr(graph, name))
+        (folder / "graph.json").write_text("{}")
+
+
+@pytest.fixture
+def open_lake(tmp_path):
+    def opened(**encoder):
+        deployment = Deployment(make_profile(**encoder), Store(str(tmp_path)))
+        for region in ("a", "b"):
+            write_region(deployment.store, region, CELLS[region == REGION_OF])
+        write_region(deployment.store, "empty", CELLS[:0])
+        write_graph(deployment.store, make_graph(CELLS, random_edges(30, 150, isolated=[29])))
+        return deployment
+
+    return opened
+
+
+def run_all(deployment):
+    results = [build_node_embeddings(deployment), build_encoder(deployment)]
+    return results + [build_embeddings(deployment, region) for region in ("a", "b", "empty")]
+
+
+def test_features_are_in_node_order_with_masks(open_lake):
+    found = assemble_features(open_lake())
+    assert np.array_equal(found.cells, CELLS)
+    assert [found.regions[i] for i in found.region] == REGION_OF.tolist()
+    assert len(found) == 30
+    poi, imagery, census = (found.modalities[name] for name in ("poi", "imagery", "census"))
+    assert (~poi.mask).nonzero()[0].tolist() == [4]
+    assert (~imagery.mask).nonzero()[0].tolist() == [7]
+    assert (~census.mask).nonzero()[0].tolist() == [9]
+    assert not poi.values[4].any()
+    assert poi.columns == ("poi:food", "poi:shop", "poi:other", "text_0", "text_1", "text_2", "text_3")
+    assert census.columns == ("share:young", "share:old", "log_population_density")
+    assert imagery.values.shape == (30, 6)
+    np.testing.assert_allclose(census.values[census.mask].mean(0), 0, atol=1e-5)
+    assert found.image_encoder == "f1"
+
+
+def test_features_of_one_region_with_given_statistics(open_lake):
+    deployment = open_lake()
+    whole = assemble_features(deployment)
+    statistics = {name: m.statistics for name, m in whole.modalities.items()}
+    part = assemble_features(deployment, ["b"], statistics)
+    here = REGION_OF == "b"
+    assert np.array_equal(part.cells, CELLS[here])
+    for name, modality in part.modalities.items():
+        assert np.array_equal(modality.values, whole.modalities[name].values[here])
+
+
+def test_features_refuse_two_image_encoders(open_lake):
+    deployment = open_lake()
+    write_region(deployment.store, "b", CELLS[REGION_OF == "b"], image_encoder="f2")
+    with pytest.raises(FingerprintError, match=r"\['f1', 'f2'\].*materialise imagery_features"):
+        assemble_features(deployment)
+
+
+def test_features_refuse_rows_that_are_not_the_grids(open_lake):
+    deployment = open_lake()
+    poi = deployment.store.read(TableRef("poi_aggregates", "b"))
+    deployment.store.write(TableRef("poi_aggregates", "b"), poi.slice(1))
+    with pytest.raises(ContractError, match="poi_aggregates: .*1 cells missing"):
+        assemble_features(deployment)
+
+
+def test_features_refuse_another_width_than_the_encoders(open_lake):
+    deployment = open_lake()
+    statistics = {name: m.statistics for name, m in assemble_features(deployment).modalities.items()}
+    statistics["imagery"] = statistics["poi"]
+    with pytest.raises(ContractError, match="imagery_features has 6 feature columns, the encoder was trained on 7"):
+        assemble_features(deployment, None, statistics)
+
+
+def test_a_missing_region_is_named(open_lake):
+    deployment = open_lake()
+    deployment.store.fs.rm(deployment.store.path(TableRef("census_features", "b")))
+    with pytest.raises(MissingTableError, match=r"census_features\[b\]"):
+        assemble_features(deployment)
+
+
+def test_node_embeddings(open_lake):
+    deployment = open_lake()
+    result = build_node_embeddings(deployment)
+    table = deployment.store.read(TableRef("node_embeddings"))
+    assert np.array_equal(table["cell"].to_numpy(), CELLS)
+    vectors = matrix_of(table["vector"])
+    assert vectors.shape == (30, 8)
+    assert not vectors[29].any()
+    assert table["degree"].to_numpy()[29] == 0
+    assert result.counts["nodes"] == 30
+    assert result.counts["isolated_nodes"] == 1
+    assert result.counts["samples"] == 50 * result.counts["edges"]
+    assert result.counts["samples_per_second"] > 0
+    assert result.counts["loss_last"] < result.counts["loss_first"]
+    assert all(picture.startswith(b"\x89PNG") for picture in result.pictures.values())
+    assert build_node_embeddings(deployment).written.data_version == result.written.data_version
+
+
+def test_node_embeddings_of_a_graph_without_edges(open_lake):
+    deployment = open_lake()
+    write_graph(deployment.store, make_graph(CELLS, []))
+    result = build_node_embeddings(deployment)
+    assert result.counts["isolated_nodes"] == 30
+    assert result.pictures == {}
+    build_encoder(deployment)
+    build_embeddings(deployment, "a")
+    assert not any(deployment.store.read(TableRef("embeddings", "a"))["has_mobility"].to_pylist())
+
+
+@pytest.mark.parametrize("encoder", [{}, FUSED])
+def test_the_whole_way(open_lake, encoder):
+    deployment = open_lake(**encoder)
+    _, trained, *regional = run_all(deployment)
+    assert trained.counts["cells"] == 30
+    assert trained.counts["cells_with_poi"] == 29
+    assert trained.counts["epochs"] == 3
+    assert all(picture.startswith(b"\x89PNG") for picture in trained.pictures.values())
+    fingerprint = trained.counts["fingerprint"]
+    tables = {region: deployment.store.read(TableRef("embeddings", region)) for region in ("a", "b", "empty")}
+    for region in ("a", "b"):
+        table = tables[region]
+        assert np.array_equal(table["cell"].to_numpy(), CELLS[region == REGION_OF])
+        assert set(table["encoder"].to_pylist()) == {fingerprint}
+        vectors = matrix_of(table["vector"])
+        assert vectors.shape == (len(table), 8)
+        assert vectors.any(axis=1).all()
+    assert tables["empty"].num_rows == 0
+    assert tables["empty"].schema.field("vector").type.list_size == 8
+    flags = {c: i for r in ("a", "b") for i, c in enumerate(tables[r]["cell"].to_pylist())}
+    for name, absent in (("mobility", 29), ("poi", 4), ("imagery", 7), ("census", 9)):
+        region = REGION_OF[absent]
+        column = tables[region][f"has_{name}"].to_pylist()
+        assert not column[flags[int(CELLS[absent])]]
+        assert sum(column) == len(column) - 1
+    assert [result.counts["cells"] for result in regional] == [20, 10, 0]
+    assert regional[2].pictures == {}
+
+
+@pytest.mark.parametrize("encoder", [{}, FUSED])
+def test_same_input_same_bytes(open_lake, encoder):
+    deployment = open_lake(**encoder)
+    first, second = run_all(deployment), run_all(deployment)
+    assert [r.written.data_version for r in first] == [r.written.data_version for r in second]
+
+
+def test_encoder_bundle_names_its_inputs(open_lake):
+    deployment = open_lake()
+    run_all(deployment)
+    config = json.loads((deployment.store.bundle("encoder") / "config.json").read_text())
+    store = deployment.store
+    assert config["inputs"]["poi_aggregates[b]"] == store.data_version(TableRef("poi_aggregates", "b"))
+    assert config["inputs"]["mobility_graph"] == store.data_version(TableRef("mobility_graph"))
+    assert config["inputs"]["node_embeddings"] == store.data_version(TableRef("node_embeddings"))
+    assert len(config["inputs"]) == 4 * 3 + 2
+    assert config["image_encoder"] == "f1"
+    assert config["encoder"]["dimensions"] == 8
+
+
+def test_frozen_encoder_on_new_data(open_lake):
+    """A region's features change, the encoder stays: only neighbours in the graph notice."""
+    deployment = open_lake(feature_fusion=True)
+    run_all(deployment)
+    before = matrix_of(deployment.store.read(TableRef("embeddings", "b"))["vector"])
+    fingerprint = TrainedEncoder.load(deployment.store.bundle("encoder")).fingerprint
+    write_region(deployment.store, "b", CELLS[REGION_OF == "b"], seed=5)
+    build_embeddings(deployment, "b")
+    table = deployment.store.read(TableRef("embeddings", "b"))
+    assert set(table["encoder"].to_pylist()) == {fingerprint}
+    assert (matrix_of(table["vector"]) != before).any(axis=1).all()
+
+
+def test_check_finds_embeddings_of_an_older_encoder(open_lake):
+    deployment = open_lake()
+    run_all(deployment)
+    assert all(check_one_encoder(deployment, region).passed for region in ("a", "b", "empty"))
+    write_region(deployment.store, "b", CELLS[REGION_OF == "b"], seed=5)
+    build_encoder(deployment)
+    build_embeddings(deployment, "b")
+    outcome = check_one_encoder(deployment, "a")
+    assert not outcome.passed
+    assert TrainedEncoder.load(deployment.store.bundle("encoder")).fingerprint in outcome.message
+    assert check_one_encoder(deployment, "b").passed
+
+
+def test_new_cells_ask_for_retraining(open_lake):
+    deployment = open_lake()
+    run_all(deployment)
+    more = np.sort(np.append(CELLS[REGION_OF == "b"], CELLS[-1] + np.uint64(1 << 27)))
+    write_region(deployment.store, "b", more)
+    with pytest.raises(MissingTableError, match=r"region b has 1 cells .*retrain"):
+        build_embeddings(deployment, "b")
+
+
+def test_encoder_refuses_vectors_of_another_graph(open_lake):
+    deployment = open_lake()
+    build_node_embeddings(deployment)
+    write_graph(deployment.store, make_graph(CELLS[:20], random_edges(20, 50)))
+    with pytest.raises(ContractError, match="node_embeddings is not about the cells of mobility_graph"):
+        build_encoder(deployment)
+
+
+def test_steps_need_their_upstream(tmp_path):
+    deployment = Deployment(make_profile(), Store(str(tmp_path)))
+    for step, name in (
+        (build_node_embeddings, "mobility_graph"),
+        (build_encoder, "grid_cells"),
+        (lambda d: build_embeddings(d, "a"), "encoder"),
+    ):
+        with pytest.raises(MissingTableError, match=name):
+            step(deployment)

@@ -1,0 +1,239 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mobclip_core.encoder.checkpoint import TrainedEncoder
+from mobclip_core.encoder.device import deterministic, resolve_device
+from mobclip_core.encoder.embedding import embed
+from mobclip_core.encoder.modules import MobCLIP
+from mobclip_core.encoder.training import _optimiser, initial_table, train, validation_mask
+from mobclip_core.errors import ContractError, FingerprintError, MissingTableError
+
+from .conftest import make_cells, make_features, make_graph, permuted, random_edges
+
+FULL = {
+    "feature_fusion": True,
+    "fusion_hidden": 6,
+    "reconstruction_weight": 2.0,
+    "spatial_edges_weight": 0.5,
+    "learned_layers": True,
+}
+
+
+def vectors(n, isolated=(), seed=3):
+    found = np.random.default_rng(seed).normal(size=(n, 8)).astype(np.float32)
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    found[list(isolated)] = 0
+    return found
+
+
+@pytest.mark.parametrize("changes", [{}, FULL, {**FULL, "modality_dropout": 0.3, "batch_size": 7}])
+def test_deterministic_and_loss_falls(options, world, changes):
+    features, graph = world
+    config = options(max_epochs=15, **changes)
+    first = train(features, graph, vectors(40, [39]), config)
+    second = train(features, graph, vectors(40, [39]), config)
+    assert first.fingerprint == second.fingerprint
+    assert first.history == second.history
+    assert first.history["train"][-1] < first.history["train"][0]
+    other = train(features, graph, vectors(40, [39]), options(max_epochs=15, **{**changes, "seed": 1}))
+    assert other.fingerprint != first.fingerprint
+
+
+def test_training_leaves_the_global_generator_alone(options, world):
+    features, graph = world
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train(features, graph, vectors(40), options(max_epochs=1))
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("changes", [{}, {**FULL, "modality_dropout": 0.3, "batch_size": 7}])
+def test_renumbering_permutes_the_embeddings_and_nothing_else(options, world, changes):
+    features, graph = world
+    config = options(max_epochs=4, **changes)
+    order = np.random.default_rng(0).permutation(40)
+    moved_features, moved_graph = permuted(features, graph, order)
+    table = vectors(40, [39])
+    plain = train(features, graph, table, config, dtype=torch.float64)
+    moved = train(moved_features, moved_graph, table[order], config, dtype=torch.float64)
+    np.testing.assert_allclose(moved.history["train"], plain.history["train"], rtol=1e-9)
+    np.testing.assert_allclose(moved.tensors["node_table"], plain.tensors["node_table"][order], atol=1e-8)
+    shared = [name for name in plain.tensors if name != "node_table"]
+    for name in shared:
+        np.testing.assert_allclose(moved.tensors[name], plain.tensors[name], atol=1e-8, err_msg=name)
+
+
+def in_float32(trained):
+    return replace(trained, tensors={name: value.astype(np.float32) for name, value in trained.tensors.items()})
+
+
+def test_embedding_is_equivariant(options, world):
+    features, graph = world
+    trained = train(features, graph, vectors(40), options(max_epochs=2, **FULL))
+    order = np.random.default_rng(1).permutation(40)
+    moved_features, moved_graph = permuted(features, graph, order)
+    tensors = {**trained.tensors, "node_table": trained.tensors["node_table"][order]}
+    moved = replace(trained, tensors=tensors, cells=trained.cells[order])
+    found = embed(moved, moved_graph, moved_features)
+    np.testing.assert_allclose(found, embed(trained, graph, features)[order], atol=1e-5)
+
+
+def test_early_stopping_restores_the_best_epoch(options, world):
+    features, graph = world
+    # noise has nothing to teach: the validation loss soon rises
+    trained = train(features, graph, vectors(40), options(max_epochs=200, patience=3, learning_rate=0.1))
+    validation = trained.history["validation"]
+    assert len(validation) == trained.best_epoch + 4 < 200
+    assert np.argmin(validation) == trained.best_epoch
+    shorter = train(
+        features, graph, vectors(40), options(max_epochs=trained.best_epoch + 1, patience=3, learning_rate=0.1)
+    )
+    assert np.array_equal(shorter.tensors["node_table"], trained.tensors["node_table"])
+
+
+@pytest.mark.parametrize("changes", [{}, FULL])
+def test_a_modality_that_nobody_has(options, changes):
+    cells = make_cells(20)
+    features = make_features(cells, empty=["imagery"])
+    trained = train(features, make_graph(cells, random_edges(20, 60)), vectors(20), options(**changes))
+    assert all(np.isfinite(value).all() for value in trained.tensors.values())
+    assert "imagery" not in trained.history
+    assert np.isfinite(trained.history["train"]).all()
+
+
+def test_no_modality_anywhere_leaves_weights_finite(options):
+    cells = make_cells(20)
+    features = make_features(cells, empty=["imagery", "poi", "census"])
+    trained = train(features, make_graph(cells, random_edges(20, 60)), vectors(20), options(**FULL))
+    assert all(np.isfinite(value).all() for value in trained.tensors.values())
+
+
+def test_no_mobility(options):
+    cells = make_cells(20)
+    trained = train(make_features(cells), make_graph(cells, []), np.zeros((20, 8), np.float32), options())
+    assert np.isfinite(trained.history["train"]).all()
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_tiny_worlds(options, n):
+    cells = make_cells(n, blocks=n)
+    trained = train(make_features(cells), make_graph(cells, []), np.zeros((n, 8), np.float32), options(**FULL))
+    assert np.isfinite(trained.tensors["node_table"]).all()
+
+
+def test_weight_decay_on_matrices_only(options):
+    model = MobCLIP(5, {"poi": 3}, options(learned_layers=True))
+    matrices, others = _optimiser(model, options()).param_groups
+    assert {p.dim() for p in matrices["params"]} == {2}
+    assert {p.dim() for p in others["params"]} == {1}
+    assert (matrices["weight_decay"], others["weight_decay"]) == (1e-3, 0)
+
+
+def test_validation_blocks_are_whole_and_follow_cells_not_order(options):
+    cells = make_cells(80, blocks=8)
+    held = validation_mask(cells, options())
+    assert held.sum() == 20
+    block = np.arange(80) // 10
+    assert all(held[block == b].all() or not held[block == b].any() for b in range(8))
+    order = np.random.default_rng(0).permutation(80)
+    assert np.array_equal(validation_mask(cells[order], options()), held[order])
+    assert not np.array_equal(validation_mask(cells, options(seed=1)), held)
+
+
+def test_validation_blocks_get_finer_where_there_is_one(options):
+    held = validation_mask(make_cells(49, blocks=1), options())
+    assert 0 < held.sum() < 49
+    assert not validation_mask(make_cells(1), options()).any()
+
+
+def test_initial_table_fills_only_empty_rows():
+    cells = make_cells(10)
+    given = vectors(10, [2, 7])
+    table = initial_table(cells, given, 0)
+    filled = [i for i in range(10) if i not in (2, 7)]
+    assert np.array_equal(table[filled], given[filled])
+    assert (np.linalg.norm(table[[2, 7]], axis=1) > 0).all()
+    assert (np.linalg.norm(table[[2, 7]], axis=1) < 0.3).all()
+    assert not given[2].any()
+
+
+def test_other_cells_are_an_error(options, world):
+    features, graph = world
+    with pytest.raises(ContractError, match="materialise mobility_graph again"):
+        train(make_features(make_cells(30)), graph, vectors(40), options())
+    with pytest.raises(ContractError, match=r"\(40, 3\).*encoder.dimensions"):
+        train(features, graph, np.zeros((40, 3), np.float32), options())
+
+
+def test_save_and_load(options, world, tmp_path):
+    features, graph = world
+    trained = train(features, graph, vectors(40), options(max_epochs=2, **FULL))
+    trained.save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "cells.npy",
+        "config.json",
+        "history.json",
+        "model.safetensors",
+    ]
+    loaded = TrainedEncoder.load(tmp_path)
+    assert loaded.fingerprint == trained.fingerprint
+    assert loaded.history == trained.history
+    assert loaded.best_epoch == trained.best_epoch
+    assert np.array_equal(loaded.cells, trained.cells)
+    assert loaded.cells.dtype == np.uint64
+    assert np.array_equal(loaded.statistics["poi"].mean, features.modalities["poi"].statistics.mean)
+    assert np.array_equal(embed(loaded, graph, features), embed(trained, graph, features))
+    assert json.loads((tmp_path / "config.json").read_text())["image_encoder"] == "image-encoder"
+
+
+def test_fingerprint_changes_with_content(options, world):
+    features, graph = world
+    trained = train(features, graph, vectors(40), options(max_epochs=1))
+    table = trained.tensors["node_table"].copy()
+    table[0, 0] += 1e-3
+    assert replace(trained, tensors={**trained.tensors, "node_table": table}).fingerprint != trained.fingerprint
+    assert replace(trained, config={**trained.config, "inputs": {"a": "b"}}).fingerprint != trained.fingerprint
+    assert replace(trained, history={}).fingerprint == trained.fingerprint
+
+
+def test_paper_encoder_embeds_without_features(options, world):
+    features, graph = world
+    trained = train(features, graph, vectors(40, [39]), options(max_epochs=2))
+    assert not trained.reads_features
+    z = embed(trained, graph, None)
+    assert z.dtype == np.float32
+    assert np.array_equal(z, embed(trained, graph, features))
+    assert np.array_equal(z[39], trained.tensors["node_table"][39])
+
+
+def test_normalised_output(options, world):
+    features, graph = world
+    trained = train(features, graph, vectors(40), options(max_epochs=1, normalise_output=True, **FULL))
+    np.testing.assert_allclose(np.linalg.norm(embed(trained, graph, features), axis=1), 1, rtol=1e-5)
+
+
+def test_embed_refuses_what_it_was_not_trained_for(options, world):
+    features, graph = world
+    trained = train(features, graph, vectors(40), options(max_epochs=1, **FULL))
+    assert trained.reads_features
+    with pytest.raises(ValueError, match="reads features"):
+        embed(trained, graph, None)
+    with pytest.raises(FingerprintError, match="retrain"):
+        embed(trained, graph, replace(features, image_encoder="another"))
+    fewer = make_cells(30)
+    with pytest.raises(MissingTableError, match=r"gone.*retrain"):
+        embed(trained, make_graph(fewer, random_edges(30, 90)), make_features(fewer))
+
+
+def test_devices():
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert resolve_device("auto").type == expected
+    assert resolve_device("cpu") == torch.device("cpu")
+    with deterministic(torch.device("cuda")):
+        assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.are_deterministic_algorithms_enabled()

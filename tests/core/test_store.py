@@ -1,0 +1,419 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import uuid
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mobclip_core.contracts import CONTRACTS, vector_column
+from mobclip_core.errors import ContractError, MissingTableError, MobclipError
+from mobclip_core.store import Store, TableRef, Written
+
+
+def edges(count=3, weight=1.0):
+    cells = pa.array(range(count), pa.uint64())
+    return pa.table({"src": cells, "dst": cells, "weight": [weight] * count, "people": [9.0] * count})
+
+
+def regions():
+    row = {"region": "a", "name": "A", "geometry": b"x", "area_km2": 1.0, "source_features": 1}
+    return pa.Table.from_pylist([row], CONTRACTS["regions"].schema())
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return Store(str(tmp_path / "lake") if request.param == "local" else f"memory://{uuid.uuid4().hex}/lake")
+
+
+def save(store, name, content):
+    result: list[Written] = []
+    with store.write_bundle(name, result) as folder:
+        for path, text in content.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(text)
+    return result[0]
+
+
+# ---- tables ----
+
+
+def test_a_table_comes_back_as_it_went_in(store):
+    ref = TableRef("mobility_edges", "36")
+    assert not store.exists(ref)
+    written = store.write(ref, edges())
+    assert store.read(ref).equals(edges())
+    assert store.exists(ref)
+    assert written.rows == 3
+    assert written.data_version == store.data_version(ref)
+    assert written.bytes == store.fs.size(store.path(ref))
+    assert store.read(ref, ["weight"]).column_names == ["weight"]
+
+
+def test_same_content_same_version_other_content_other_version(store):
+    ref = TableRef("mobility_edges", "36")
+    first = store.write(ref, edges()).data_version
+    assert store.write(ref, edges()).data_version == first
+    assert store.write(ref, edges(weight=2.0)).data_version != first
+    assert store.read(ref).column("weight").to_pylist() == [2.0] * 3
+
+
+def test_partitions_are_listed_sorted_and_read_together(store):
+    for region in ("b", "a", "c"):
+        store.write(TableRef("mobility_edges", region), edges(weight={"a": 1.0, "b": 2.0, "c": 3.0}[region]))
+    assert store.regions("mobility_edges") == ["a", "b", "c"]
+    assert store.regions("embeddings") == []
+    assert (
+        store.read_all("mobility_edges", ["weight"]).column("weight").to_pylist() == [1.0] * 3 + [2.0] * 3 + [3.0] * 3
+    )
+    assert (
+        store.read_all("mobility_edges", ["weight"], ["c", "a"]).column("weight").to_pylist() == [3.0] * 3 + [1.0] * 3
+    )
+
+
+def test_scan_gives_paths_that_duckdb_opens(store):
+    for region in ("b", "a"):
+        store.write(TableRef("mobility_edges", region), edges())
+    store.write(TableRef("regions"), regions())
+    with duckdb.connect() as connection:
+        if not store.is_local:
+            connection.register_filesystem(store.fs)
+        for files, rows in (
+            (store.scan("mobility_edges"), 6),
+            (store.scan("mobility_edges", ["a"]), 3),
+            (store.scan("regions"), 1),
+        ):
+            assert connection.execute("SELECT count(*) FROM read_parquet($files)", {"files": files}).fetchone() == (
+                rows,
+            )
+
+
+def test_what_is_missing_is_named(store):
+    with pytest.raises(MissingTableError, match=r"mobility_edges\[36\] is not materialised yet .*part\.parquet"):
+        store.read(TableRef("mobility_edges", "36"))
+    with pytest.raises(MissingTableError, match="not materialised yet: mobility_edges;"):
+        store.scan("mobility_edges")
+    with pytest.raises(MissingTableError, match=r"not materialised yet: mobility_edges\[x\], mobility_edges\[y\]"):
+        store.scan("mobility_edges", ["x", "y"])
+    with pytest.raises(MissingTableError, match="not materialised yet: regions"):
+        store.scan("regions")
+    with pytest.raises(MissingTableError, match="no partition of mobility_edges"):
+        store.read_all("mobility_edges")
+    with pytest.raises(MissingTableError, match=r"encoder is not materialised yet"):
+        store.bundle("encoder")
+
+
+def test_a_table_against_its_contract_is_not_written(store):
+    ref = TableRef("mobility_edges", "36")
+    before = store.write(ref, edges()).data_version
+    with pytest.raises(
+        ContractError, match=r"mobility_edges \(36\) breaks its contract:\n  - weight: 3 values below 0"
+    ):
+        store.write(ref, edges(weight=-1.0))
+    assert store.data_version(ref) == before
+
+
+def test_widths_of_vectors_survive_an_empty_partition(store):
+    ref = TableRef("imagery_features", "36")
+    names = ("cell", "features", "valid_fraction", "image_encoder")
+    columns = [pa.array([], pa.uint64()), vector_column(np.zeros((0, 7), np.float32)), pa.array([], pa.float64())]
+    store.write(ref, pa.table([*columns, pa.array([], pa.string())], names=names))
+    assert store.read(ref).schema.field("features").type.list_size == 7
+
+
+@pytest.mark.parametrize("region", ["../36", "..", ".", "a/b", "a\\b", "", "a..b", ".hidden", "x" * 65, "a\n", "a=b c"])
+def test_region_keys_cannot_leave_the_lake(region):
+    with pytest.raises(MobclipError, match="not usable as a directory name"):
+        TableRef("mobility_edges", region)
+
+
+def test_a_region_where_it_belongs_and_only_there(store):
+    with pytest.raises(MobclipError, match=r"regions\[36\]: the table regions takes no region"):
+        store.path(TableRef("regions", "36"))
+    with pytest.raises(MobclipError, match="mobility_edges: the table mobility_edges takes a region"):
+        store.path(TableRef("mobility_edges"))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_truncated_partition_is_a_contract_error(store, share):
+    ref = TableRef("mobility_edges", "36")
+    store.write(ref, edges(1000))
+    path = store.path(ref)
+    content = store.fs.cat_file(path)
+    store.fs.pipe_file(path, content[: int(share * len(content))])
+    with pytest.raises(ContractError, match=r"mobility_edges\[36\]: .*cannot be read .*materialise it again"):
+        store.read(ref)
+
+
+def test_a_partition_with_damaged_pages_is_a_contract_error(store):
+    ref = TableRef("mobility_edges", "36")
+    store.write(ref, edges(1000))
+    path = store.path(ref)
+    content = bytearray(store.fs.cat_file(path))
+    content[4:400] = b"\xff" * 396
+    store.fs.pipe_file(path, bytes(content))
+    with pytest.raises(ContractError, match="cannot be read"):
+        store.read(ref)
+
+
+def test_nothing_is_left_aside(tmp_path):
+    store = Store(str(tmp_path / "lake"))
+    store.write(TableRef("mobility_edges", "36"), edges())
+    save(store, "encoder", {"a.txt": "1"})
+    with pytest.raises(ContractError):
+        store.write(TableRef("mobility_edges", "36"), edges(weight=-1.0))
+    assert not list(tmp_path.rglob(".aside-*"))
+
+
+def test_another_process_sees_new_partitions_at_once(store):
+    other = Store(store.url)
+    assert other.regions("mobility_edges") == []
+    store.write(TableRef("mobility_edges", "36"), edges())
+    assert other.regions("mobility_edges") == ["36"]
+
+
+def test_readers_never_see_half_a_partition(tmp_path):
+    store = Store(str(tmp_path / "lake"))
+    ref = TableRef("mobility_edges", "36")
+    store.write(ref, edges(20_000, 0.0))
+    done = threading.Event()
+
+    def rewrite():
+        for i in range(1, 20):
+            store.write(ref, edges(20_000, float(i)))
+        done.set()
+
+    writer = threading.Thread(target=rewrite)
+    writer.start()
+    reads = 0
+    while not done.is_set() or not reads:
+        weights = set(store.read(ref, ["weight"]).column("weight").to_pylist())
+        assert len(weights) == 1
+        reads += 1
+    writer.join()
+    assert store.read(ref).column("weight")[0].as_py() == 19.0
+
+
+# ---- bundles ----
+
+
+def test_a_bundle_comes_back_as_it_went_in(store):
+    written = save(store, "encoder", {"config.json": "{}", "deep/weights.txt": "1 2 3"})
+    folder = store.bundle("encoder")
+    assert (folder / "config.json").read_text() == "{}"
+    assert (folder / "deep/weights.txt").read_text() == "1 2 3"
+    assert folder.name == written.data_version == store.data_version(TableRef("encoder"))
+    assert written.bytes == 7
+    assert store.exists(TableRef("encoder"))
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "deep"]
+
+
+def test_version_is_by_names_and_content(store):
+    first = save(store, "encoder", {"a": "1", "b": "2"}).data_version
+    assert save(store, "encoder", {"b": "2", "a": "1"}).data_version == first
+    assert save(store, "encoder", {"a": "2", "b": "1"}).data_version != first
+    assert save(store, "encoder", {"a": "1", "c": "2"}).data_version != first
+
+
+def test_an_error_while_a_bundle_is_written_leaves_the_old_one(store):
+    before = save(store, "encoder", {"a": "old"})
+    result: list[Written] = []
+
+    def fail():
+        with store.write_bundle("encoder", result) as folder:
+            (folder / "a").write_text("new")
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fail()
+    assert result == []
+    assert store.data_version(TableRef("encoder")) == before.data_version
+    assert (store.bundle("encoder") / "a").read_text() == "old"
+
+
+def test_half_an_upload_of_the_same_content_is_made_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    store = Store(f"memory://{uuid.uuid4().hex}/lake")
+    content = {"a": "first", "b": "second"}
+    version = save(Store(f"memory://{uuid.uuid4().hex}/other"), "encoder", content).data_version
+    # what a process killed while it uploaded leaves: one of the two files, and no current.json
+    store.fs.pipe_file(f"{store.root}/encoder/{version}/a", b"first")
+    assert save(store, "encoder", content).data_version == version
+    assert sorted(p.name for p in store.bundle("encoder").iterdir()) == ["a", "b"]
+
+
+def test_old_versions_are_forgotten_but_not_the_newest(store):
+    versions = []
+    for i in range(5):
+        versions.append(save(store, "encoder", {"a": str(i)}).data_version)
+        time.sleep(0.01)
+    left = {path.rstrip("/").split("/")[-1] for path in store.fs.ls(f"{store.root}/encoder", detail=False)}
+    assert versions[-1] in left
+    assert len(left - {"current.json"}) == 3
+    assert (store.bundle("encoder") / "a").read_text() == "4"
+
+
+def test_going_back_to_an_older_version(store):
+    first = save(store, "encoder", {"a": "1"})
+    save(store, "encoder", {"a": "2"})
+    assert save(store, "encoder", {"a": "1"}).data_version == first.data_version
+    assert (store.bundle("encoder") / "a").read_text() == "1"
+
+
+def test_a_remote_bundle_is_fetched_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    store = Store(f"memory://{uuid.uuid4().hex}/lake")
+    save(store, "encoder", {"a": "1"})
+    folder = store.bundle("encoder")
+    monkeypatch.setattr(store.fs, "get", lambda *_, **__: pytest.fail("fetched again"))
+    assert store.bundle("encoder") == folder
+
+
+def test_two_processes_that_fetch_the_same_bundle_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    store = Store(f"memory://{uuid.uuid4().hex}/lake")
+    version = save(store, "encoder", {"a": "1"}).data_version
+    fetch = store.fs.get
+
+    def overtaken(source, target, **options):
+        fetch(source, target, **options)
+        other = store._cache_dir() / "encoder" / version
+        other.mkdir(parents=True)
+        (other / "a").write_text("1")
+
+    monkeypatch.setattr(store.fs, "get", overtaken)
+    assert (store.bundle("encoder") / "a").read_text() == "1"
+    assert not list(tmp_path.rglob(".aside-*"))
+
+
+# ---- the catalog ----
+
+
+def test_the_catalog_is_replaced_as_a_whole(store):
+    with store.writing_catalog() as aside:
+        aside.write_bytes(b"one")
+    assert store.catalog_path.read_bytes() == b"one"
+
+    def fail():
+        with store.writing_catalog() as aside:
+            aside.write_bytes(b"tw")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        fail()
+    assert store.catalog_path.read_bytes() == b"one"
+    assert not list(store.catalog_path.parent.glob(".aside-*"))
+    if not store.is_local:
+        assert store.fs.cat_file(f"{store.root}/catalog.duckdb") == b"one"
+
+
+# ---- killed in the middle of a write ----
+
+_HANG = """
+    import json, os, pathlib, sys, time
+    import pyarrow as pa
+    from mobclip_core.store import Store, TableRef
+
+    root, stage, what = sys.argv[1:]
+    store = Store(root)
+
+    def hang():
+        print("here", flush=True)
+        time.sleep(120)
+
+    class Half:
+        def __init__(self, file):
+            self.file = file
+        def __enter__(self):
+            return self
+        def __exit__(self, *_):
+            self.file.close()
+        def write(self, content):
+            self.file.write(bytes(content)[: len(content) // 2])
+            self.file.flush()
+            hang()
+
+    real_open, real_replace, real_rename = pathlib.Path.open, os.replace, os.rename
+    if stage == "half written":
+        pathlib.Path.open = lambda self, mode="r", *a, **k: (
+            Half(real_open(self, mode)) if mode == "wb" else real_open(self, mode, *a, **k)
+        )
+    elif stage == "not synced":
+        os.fsync = lambda _: hang()
+    elif stage == "not renamed":
+        os.replace = lambda *_: hang()
+    elif stage == "version renamed":
+        os.rename = lambda *a: (real_rename(*a), hang())
+    elif stage == "renamed":
+        os.replace = lambda *a: (real_replace(*a), hang())
+
+    if what == "table":
+        cells = pa.array(range(1000), pa.uint64())
+        table = pa.table({"src": cells, "dst": cells, "weight": [2.0] * 1000, "people": [9.0] * 1000})
+        store.write(TableRef("mobility_edges", "36"), table)
+    else:
+        with store.write_bundle("encoder", []) as folder:
+            (folder / "a").write_text("new")
+            if stage == "in the block":
+                hang()
+            (folder / "b").write_text("new")
+"""
+
+
+def kill_while_writing(root, stage, what):
+    """Run a writer in a process of its own, let it come to a stage of the write, and kill it there with SIGKILL."""
+    command = [sys.executable, "-c", textwrap.dedent(_HANG), str(root), stage, what]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"here\n"
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(30) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("stage", "weight"), [("half written", 1.0), ("not synced", 1.0), ("not renamed", 1.0), ("renamed", 2.0)]
+)
+def test_a_killed_write_of_a_table_leaves_the_old_or_the_new_one(tmp_path, stage, weight):
+    store = Store(str(tmp_path))
+    ref = TableRef("mobility_edges", "36")
+    store.write(ref, edges(1000, 1.0))
+    kill_while_writing(tmp_path, stage, "table")
+    table = store.read(ref)
+    assert table.num_rows == 1000
+    assert set(table.column("weight").to_pylist()) == {weight}
+    # what the killed process left aside is in nobody's way
+    assert store.regions("mobility_edges") == ["36"]
+    assert pq.read_table(store.scan("mobility_edges")[0]).num_rows == 1000
+    store.write(ref, edges(5, 3.0))
+    assert store.read(ref).num_rows == 5
+
+
+@pytest.mark.parametrize(
+    ("stage", "text"),
+    [
+        ("in the block", "old"),
+        ("version renamed", "old"),
+        ("half written", "old"),
+        ("not renamed", "old"),
+        ("renamed", "new"),
+    ],
+)
+def test_a_killed_write_of_a_bundle_leaves_the_old_or_the_new_one(tmp_path, stage, text):
+    store = Store(str(tmp_path))
+    save(store, "encoder", {"a": "old", "b": "old"})
+    kill_while_writing(tmp_path, stage, "bundle")
+    folder = store.bundle("encoder")
+    assert {p.name: p.read_text() for p in folder.iterdir()} == {"a": text, "b": text}
+    assert json.loads((tmp_path / "encoder/current.json").read_text())["version"] == folder.name
+    assert (store.bundle("encoder") / "a").exists()
+    save(store, "encoder", {"a": "new", "b": "new"})
+    assert (store.bundle("encoder") / "b").read_text() == "new"

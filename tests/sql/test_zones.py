@@ -1,0 +1,57 @@
+import pyarrow as pa
+import pytest
+
+from mobclip_core.sql import session, sql_text
+
+LAYER = pa.table(
+    {
+        "layer": ["t"] * 5 + ["u"],
+        "zone": ["a", "a", "b", "b", "c", "a"],
+        "cell": pa.array([1, 2, 2, 3, 4, 9], pa.uint64()),
+        "weight": [0.25, 0.75, 0.5, 0.5, 1.0, 1.0],
+    }
+)
+GRID = pa.table(
+    {"cell": pa.array([1, 2, 3, 4], pa.uint64()), "region": ["r", "r", "s", "s"], "area_km2": [10.0, 20.0, 10.0, 10.0]}
+)
+CENSUS = pa.table({"cell": pa.array([1, 2, 3], pa.uint64()), "population": [100.0, 0.0, 0.0]})
+
+
+@pytest.fixture
+def connection():
+    with session() as connection:
+        connection.register("zone_cells", LAYER)
+        connection.register("grid", GRID)
+        connection.register("census", CENSUS)
+        yield connection
+
+
+def shares(connection, layer, by_population):
+    connection.execute(sql_text("zone_shares"), {"layer": layer, "by_population": by_population})
+    return connection.execute("SELECT zone, cell, share FROM zone_shares ORDER BY ALL").fetchall()
+
+
+def test_zone_shares_by_weight(connection):
+    assert shares(connection, "t", False) == [
+        ("a", 1, 0.25),
+        ("a", 2, 0.75),
+        ("b", 2, 0.5),
+        ("b", 3, 0.5),
+        ("c", 4, 1.0),
+    ]
+    assert shares(connection, "u", False) == [("a", 9, 1.0)]
+
+
+def test_zone_shares_by_density(connection):
+    # a: all its people are in cell 1; b: nobody lives there; c: its cell has no census row
+    assert shares(connection, "t", True) == [("a", 1, 1.0), ("b", 2, 0.5), ("b", 3, 0.5), ("c", 4, 1.0)]
+    connection.register("census", pa.table({"cell": pa.array([1, 2], pa.uint64()), "population": [100.0, 50.0]}))
+    # a: 0.25 x 100 / 10 = 2.5 against 0.75 x 50 / 20 = 1.875
+    assert shares(connection, "t", True)[:2] == [("a", 1, 2.5 / 4.375), ("a", 2, 1.875 / 4.375)]
+
+
+def test_zone_home(connection):
+    shares(connection, "t", False)
+    connection.execute(sql_text("zone_home"), {"region": "s"})
+    # b has a cell in both regions here, which the crosswalk never does: any cell decides
+    assert connection.execute("FROM zone_home ORDER BY zone").fetchall() == [("a", False), ("b", True), ("c", True)]
