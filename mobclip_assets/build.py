@@ -32,7 +32,7 @@ def build_defs(profile: str) -> dg.Definitions:
     return dg.Definitions(
         assets=[*sources.make_sources(loaded), *(asset for group in _GROUPS for asset in group.make_assets(make))],
         asset_checks=make_checks(regions),
-        jobs=make_jobs(regions),
+        jobs=make_jobs(),
         resources={"deployment": DeploymentResource(profile=str(profile_path(profile)))},
         executor=dg.multi_or_in_process_executor,
     )

@@ -1,7 +1,7 @@
 """Asset checks: bad data must not go on.
 
-Belongs here: one blocking contract check for each table, and the rules that join tables. Does not belong here: the rules
-themselves (see `mobclip_core.contracts` and the `check_*` functions of the core).
+Belongs here: one blocking contract check for each table, and the rules that join tables. Does not belong here: the
+rules themselves (see `mobclip_core.contracts` and the `check_*` functions of the core).
 """
 
 import warnings

@@ -1,7 +1,7 @@
 """The command line: `mobclip`.
 
-Belongs here: reading options, progress and tables for people, JSON for programs. Does not belong here: what the commands
-do (see `materialize`, `status` and `mobclip_core`).
+Belongs here: reading options, progress and tables for people, JSON for programs. Does not belong here: what the
+commands do (see `materialize`, `status` and `mobclip_core`).
 """
 
 import json
@@ -197,7 +197,7 @@ def ui(
     console.print(f"[bold]http://{host}:{port}[/] serves {profile}; stop with Ctrl+C")
     dagster = Path(sys.executable).with_name("dagster")
     command = [str(dagster), "dev", "-m", "mobclip_assets.definitions", "-h", host, "-p", str(port)]
-    os.execv(dagster, command)  # noqa: S606 - a fixed program beside this interpreter, no shell
+    os.execv(dagster, command)
 
 
 if __name__ == "__main__":

@@ -10,16 +10,16 @@ import dagster as dg
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-def make_jobs(regions: dg.StaticPartitionsDefinition) -> list["UnresolvedAssetJobDefinition"]:
+
+def make_jobs() -> list["UnresolvedAssetJobDefinition"]:
     """The jobs, in the order in which a first build runs them."""
     return [
-        dg.define_asset_job("geography", dg.AssetSelection.assets("grid_cells", "zone_cells"), partitions_def=regions),
+        dg.define_asset_job("geography", dg.AssetSelection.assets("grid_cells", "zone_cells")),
         dg.define_asset_job(
             "regional_features",
             dg.AssetSelection.assets(
                 "census_features", "poi_aggregates", "imagery_patches", "imagery_features", "mobility_edges"
             ),
-            partitions_def=regions,
             description="Features of a region; back-fill it over all regions before training.",
         ),
         dg.define_asset_job(
@@ -27,9 +27,7 @@ def make_jobs(regions: dg.StaticPartitionsDefinition) -> list["UnresolvedAssetJo
             dg.AssetSelection.assets("mobility_graph", "node_embeddings", "encoder"),
             description="Graph, LINE and encoder over all regions.",
         ),
-        dg.define_asset_job(
-            "embed", dg.AssetSelection.assets("embeddings"), partitions_def=regions, description="Vectors of a region."
-        ),
+        dg.define_asset_job("embed", dg.AssetSelection.assets("embeddings"), description="Vectors of a region."),
         dg.define_asset_job(
             "evaluate",
             dg.AssetSelection.assets("geobench_labels", "geobench_scores", "catalog"),

@@ -19,7 +19,7 @@ from mobclip_core.profile import Profile
 
 RegionalStep = Callable[[Deployment, str], StepResult]
 GlobalStep = Callable[[Deployment], StepResult]
-Dep = str | dg.AssetDep | dg.AssetSpec
+Dep = str | dg.AssetKey | dg.AssetDep
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class AssetMaker:
         name = step.__name__
         contract = CONTRACTS.get(name)
         return dg.asset(
-            compute,  # type: ignore[call-overload]
+            compute,
             name=name,
             description=(step.__doc__ or "") + (f"\n\n{contract.markdown()}" if contract else ""),
             partitions_def=partitions,

@@ -43,7 +43,7 @@ def _is_regional(graph: AssetGraph, key: dg.AssetKey) -> bool:
 
 
 def _joins(graph: AssetGraph, key: dg.AssetKey, stage: set[dg.AssetKey], done: set[dg.AssetKey]) -> bool:
-    """Whether an asset can run in the same run as the assets of a stage: it needs no other region's partition of them."""
+    """Whether an asset can join the run of a stage: it needs no other region's partition of the stage's assets."""
     for parent in graph.get(key).parent_keys:
         if parent in done:
             continue
@@ -116,9 +116,7 @@ def _messages(result: dg.ExecuteInProcessResult) -> tuple[str, ...]:
 def _innermost(error: str) -> str:
     """The message that a person needs: the cause at the bottom of a chain of errors, without stack frames."""
     causes = [
-        line
-        for line in error.splitlines()
-        if line and not line.startswith((" ", "Stack Trace", "The above", "File "))
+        line for line in error.splitlines() if line and not line.startswith((" ", "Stack Trace", "The above", "File "))
     ]
     return causes[-1] if causes else error
 

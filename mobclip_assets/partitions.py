@@ -1,7 +1,7 @@
 """Partitions: the one REGIONS object.
 
-Belongs here: the regions as Dagster partitions. Every regional asset and check takes this very object, because Dagster's
-identity mapping between partitions checks only their type. Does not belong here: region geometry.
+Belongs here: the regions as Dagster partitions. Every regional asset and check takes this very object, because
+Dagster's identity mapping between partitions checks only their type. Does not belong here: region geometry.
 """
 
 import dagster as dg

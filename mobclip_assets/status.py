@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
-from dagster._core.loader import BlockingDataLoader, DataLoader, LoadingContext
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.loader import LoadingContext
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
 from mobclip_core.contracts import CONTRACTS
@@ -52,14 +52,14 @@ class _Context(LoadingContext):
 
     def __init__(self, instance: dg.DagsterInstance) -> None:
         self._instance = instance
-        self._loaders: dict[type, tuple[DataLoader[Any, Any], BlockingDataLoader[Any, Any]]] = {}
+        self._loaders: dict[type, tuple[Any, Any]] = {}
 
     @property
     def instance(self) -> dg.DagsterInstance:
         return self._instance
 
     @property
-    def loaders(self) -> dict[type, tuple[DataLoader[Any, Any], BlockingDataLoader[Any, Any]]]:
+    def loaders(self) -> dict[type, tuple[Any, Any]]:
         return self._loaders
 
 
@@ -91,19 +91,21 @@ def _failed(
     """Regions (None for an asset without partitions) whose last run failed before it wrote."""
     if partitions is not None:
         status = get_and_update_asset_status_cache_value(instance, key, partitions)
-        return set() if status is None else set(status.get_failed_subset(partitions).get_partition_keys())
+        if status is None:
+            return set()
+        return set(status.deserialize_failed_partition_subsets(partitions).get_partition_keys())
     record = next(iter(instance.get_asset_records([key])), None)
-    if record is None or record.asset_entry.last_run_id is None:
+    if record is None:
         return set()
-    entry = record.asset_entry
+    entry, last_run = record.asset_entry, record.asset_entry.last_run_id
+    if last_run is None:
+        return set()
     written_by = entry.last_materialization_record.run_id if entry.last_materialization_record else None
-    run = instance.get_run_by_id(entry.last_run_id)
+    run = instance.get_run_by_id(last_run)
     return {None} if run is not None and run.is_failure and written_by != run.run_id else set()
 
 
-def _row(
-    instance: dg.DagsterInstance, deployment: Deployment, key: dg.AssetKey, region: str | None, state: str
-) -> Row:
+def _row(instance: dg.DagsterInstance, deployment: Deployment, key: dg.AssetKey, region: str | None, state: str) -> Row:
     name = key.to_user_string()
     record = _last_materialization(instance, key, region)
     if record is None or record.asset_materialization is None:
@@ -111,7 +113,7 @@ def _row(
     if state == "fresh" and name in CONTRACTS and not deployment.store.exists(TableRef(name, region)):
         state = "missing"  # somebody removed the file
     materialization = record.asset_materialization
-    metadata = {k: value.value for k, value in materialization.metadata.items() if k in ("dagster/row_count", "bytes")}
+    metadata: dict[str, Any] = {k: entry.value for k, entry in materialization.metadata.items()}
     when = datetime.fromtimestamp(record.timestamp, UTC).isoformat(timespec="seconds")
     version = (materialization.tags or {}).get("dagster/data_version")
     return Row(name, region, state, metadata.get("dagster/row_count"), metadata.get("bytes"), version, when)

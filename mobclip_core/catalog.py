@@ -1,7 +1,7 @@
 """The catalog: one DuckDB file of views over the lake.
 
-Belongs here: writing that file. Does not belong here: the lock on it; the orchestration lets one step write at a time and
-puts the finished file in the place of the published one.
+Belongs here: writing that file. Does not belong here: putting it in place (see `store`) and letting one step write at a
+time (the orchestration does).
 """
 
 from typing import TYPE_CHECKING

@@ -41,7 +41,9 @@ def parents(cells: np.ndarray, resolution: int) -> np.ndarray:
     """
     cells = np.asarray(cells, dtype=np.uint64)
     if len(cells) and int(resolution_of(cells).min()) < resolution:
-        raise ValueError(f"parents at resolution {resolution} asked for cells of resolution {resolution_of(cells).min()}")
+        raise ValueError(
+            f"parents at resolution {resolution} asked for cells of resolution {resolution_of(cells).min()}"
+        )
     unused = np.uint64((1 << (_DIGIT_BITS * (_MAX_RESOLUTION - resolution))) - 1)
     cleared = cells & ~(np.uint64(0xF) << _RESOLUTION_SHIFT)
     return (cleared | (np.uint64(resolution) << _RESOLUTION_SHIFT)) | unused

@@ -115,7 +115,13 @@ class TableContract:
             values = ordered.column(key).combine_chunks()
             same &= pc.equal(values[1:], values[:-1]).to_numpy(zero_copy_only=False)
         if same.any():
-            found.append(Violation(name, f"{int(same.sum())} duplicate keys", tuple(int(order[i + 1]) for i in np.flatnonzero(same)[:5])))
+            found.append(
+                Violation(
+                    name,
+                    f"{int(same.sum())} duplicate keys",
+                    tuple(int(order[i + 1]) for i in np.flatnonzero(same)[:5]),
+                )
+            )
         return found
 
     def validate(self, table: pa.Table, where: str) -> None:
@@ -154,7 +160,9 @@ def _column_violations(column: Column, array: pa.Array) -> list[Violation]:
         return [Violation(column.name, f"is {array.type}, expected {column.type}")]
     found = []
     if array.null_count and not column.nullable:
-        found.append(Violation(column.name, f"{array.null_count} nulls", _first_rows(pc.is_null(array).to_numpy(False))))
+        found.append(
+            Violation(column.name, f"{array.null_count} nulls", _first_rows(pc.is_null(array).to_numpy(False)))
+        )
     values, width = array, 1
     if column.vector:
         values, width = array.flatten(), array.type.list_size
@@ -186,7 +194,6 @@ def _range_violations(column: Column, values: pa.Array, width: int) -> list[Viol
 
 
 _CELL = Column("cell", CELL, "H3 index of the cell")
-_UNIT = {"minimum": 0.0, "maximum": 1.0}
 
 REGIONS = TableContract(
     "regions",
@@ -211,7 +218,13 @@ GRID_CELLS = TableContract(
         Column("lon", pa.float64(), "longitude of the cell's centre", "degrees", -180.0, 180.0),
         Column("lat", pa.float64(), "latitude of the cell's centre", "degrees", -90.0, 90.0),
         Column("area_km2", pa.float64(), "area of the whole cell on the sphere, from H3", "km2", minimum=0.0),
-        Column("coverage", pa.float64(), "fraction of the cell's area inside the deployment's regions", **_UNIT),
+        Column(
+            "coverage",
+            pa.float64(),
+            "fraction of the cell's area inside the deployment's regions",
+            minimum=0.0,
+            maximum=1.0,
+        ),
     ),
     ("cell",),
 )
@@ -224,8 +237,14 @@ ZONE_CELLS = TableContract(
         Column("layer", pa.string(), "zone layer of the profile"),
         Column("zone", pa.string(), "zone identifier"),
         _CELL,
-        Column("area_km2", pa.float64(), "area of the zone inside the cell (0 for a zone snapped to its nearest cell)", "km2", minimum=0.0),
-        Column("weight", pa.float64(), "share of the zone that goes to the cell", **_UNIT),
+        Column(
+            "area_km2",
+            pa.float64(),
+            "area of the zone inside the cell (0 for a zone snapped to its nearest cell)",
+            "km2",
+            minimum=0.0,
+        ),
+        Column("weight", pa.float64(), "share of the zone that goes to the cell", minimum=0.0, maximum=1.0),
     ),
     ("layer", "zone", "cell"),
 )
@@ -235,8 +254,16 @@ POI_AGGREGATES = TableContract(
     "The POIs of one cell. Every grid cell has a row; a cell without POIs has zeros.",
     (
         _CELL,
-        Column("poi_count", pa.float64(), "POIs in the cell (fractional where counts by zone were spread)", "POIs", minimum=0.0),
-        Column("counts", VECTOR, "POIs by category, in the profile's order of categories", "POIs", minimum=0.0, vector=True),
+        Column(
+            "poi_count",
+            pa.float64(),
+            "POIs in the cell (fractional where counts by zone were spread)",
+            "POIs",
+            minimum=0.0,
+        ),
+        Column(
+            "counts", VECTOR, "POIs by category, in the profile's order of categories", "POIs", minimum=0.0, vector=True
+        ),
         Column("text_vector", VECTOR, "count-weighted mean of the text vectors of categories and names", vector=True),
     ),
     ("cell",),
@@ -250,11 +277,17 @@ IMAGERY_PATCHES = TableContract(
         Column(
             "patch",
             VECTOR,
-            "bands x rows x columns (Arrow fixed-shape tensor), resampled; 0 where not valid; uint8 where the raster is",
+            "bands x rows x columns (fixed-shape tensor), resampled; 0 where not valid; uint8 where the raster is",
             vector=True,
             elements=(pa.uint8(),),
         ),
-        Column("valid_fraction", pa.float64(), "fraction of the patch's pixels that the raster covers with data", **_UNIT),
+        Column(
+            "valid_fraction",
+            pa.float64(),
+            "fraction of the patch's pixels that the raster covers with data",
+            minimum=0.0,
+            maximum=1.0,
+        ),
     ),
     ("cell",),
 )
@@ -265,7 +298,7 @@ IMAGERY_FEATURES = TableContract(
     (
         _CELL,
         Column("features", VECTOR, "output of the image encoder", vector=True),
-        Column("valid_fraction", pa.float64(), "fraction of the patch with data", **_UNIT),
+        Column("valid_fraction", pa.float64(), "fraction of the patch with data", minimum=0.0, maximum=1.0),
         Column("image_encoder", pa.string(), "fingerprint of the image encoder"),
     ),
     ("cell",),
@@ -277,8 +310,20 @@ CENSUS_FEATURES = TableContract(
     (
         _CELL,
         Column("population", pa.float64(), "people in the cell", "people", minimum=0.0),
-        Column("histogram", pa.list_(pa.float64()), "people by bin, in the profile's order of bins", "people", minimum=0.0, vector=True),
-        Column("zone_share", pa.float64(), "area of the cell that zones with census data cover, over the cell's area", minimum=0.0),
+        Column(
+            "histogram",
+            pa.list_(pa.float64()),
+            "people by bin, in the profile's order of bins",
+            "people",
+            minimum=0.0,
+            vector=True,
+        ),
+        Column(
+            "zone_share",
+            pa.float64(),
+            "area of the cell that zones with census data cover, over the cell's area",
+            minimum=0.0,
+        ),
     ),
     ("cell",),
 )
@@ -290,7 +335,13 @@ MOBILITY_EDGES = TableContract(
         Column("src", CELL, "origin cell"),
         Column("dst", CELL, "destination cell"),
         Column("weight", pa.float64(), "movements", "movements", minimum=0.0),
-        Column("people", pa.float64(), "smallest group of people that any contribution to the edge comes from", "people", minimum=0.0),
+        Column(
+            "people",
+            pa.float64(),
+            "smallest group of people that any contribution to the edge comes from",
+            "people",
+            minimum=0.0,
+        ),
     ),
     ("src", "dst"),
 )
@@ -298,7 +349,11 @@ MOBILITY_EDGES = TableContract(
 NODE_EMBEDDINGS = TableContract(
     "node_embeddings",
     "LINE second-order vector of one node of the mobility graph, in node order.",
-    (_CELL, Column("vector", VECTOR, "LINE vertex vector", vector=True), Column("degree", pa.float64(), "summed weight of the node's edges, both directions", minimum=0.0)),
+    (
+        _CELL,
+        Column("vector", VECTOR, "LINE vertex vector", vector=True),
+        Column("degree", pa.float64(), "summed weight of the node's edges, both directions", minimum=0.0),
+    ),
     ("cell",),
     partitioned=False,
 )
@@ -342,7 +397,9 @@ GEOBENCH_SCORES = TableContract(
     (
         Column("profile", pa.string(), "profile name"),
         Column("task", pa.string(), "task code"),
-        Column("method", pa.string(), "representation: embeddings, coordinates, raw_features, pca_128, or one modality"),
+        Column(
+            "method", pa.string(), "representation: embeddings, coordinates, raw_features, pca_128, or one modality"
+        ),
         Column("probe", pa.string(), "ridge or lightgbm"),
         Column("split", pa.string(), "random or spatial"),
         Column("seed", pa.int64(), "seed of split and probe", minimum=0),
@@ -399,4 +456,5 @@ def matrix_of(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
-    return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), array.type.list_size)
+    matrix: np.ndarray = array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), array.type.list_size)
+    return matrix

@@ -224,8 +224,7 @@ class RandomConvolutionalConfig(_Model):
         features: Length of the feature vector; two values (positive and negative part) a filter.
         filter_pixels: Side of a filter.
         sample_patches: Image patches sampled over the regions to draw and whiten filters from.
-        bias: Bias inside the two rectifiers, in standard deviations of a filter's response (the MOSAIKS code has 1;
-            0 predicted more at 450 m pixels).
+        bias: Bias inside the two rectifiers, in standard deviations of a filter's response (1 in the MOSAIKS code).
         seed: Seed of the sample.
     """
 
@@ -233,7 +232,7 @@ class RandomConvolutionalConfig(_Model):
     features: Annotated[int, Field(ge=2, multiple_of=2)] = 512
     filter_pixels: Annotated[int, Field(ge=2)] = 3
     sample_patches: Annotated[int, Field(ge=10)] = 500
-    bias: Annotated[float, Field(ge=0)] = 0.0
+    bias: Annotated[float, Field(ge=0)] = 1.0
     seed: int = 0
 
 

@@ -18,10 +18,13 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
         group=GROUP,
         kinds={"geopandas", "parquet"},
         deps=[all_regions("grid_cells"), all_regions("census_features"), *source_names(profile, "label_")],
-        code=Code(["evaluation/labels", "evaluation/label_values", "evaluation/members"], settings=profile.tasks.values()),
+        code=Code(
+            ["evaluation/labels", "evaluation/label_values", "evaluation/members"],
+            settings=list(profile.tasks.values()),
+        ),
     )
     def geobench_labels(deployment: Deployment) -> StepResult:
-        """The tasks of the profile: for every labelled cell, county or city its label and the cells that describe it."""
+        """The tasks: for every labelled cell, county or city its label and the cells that describe it."""
         from mobclip_core.evaluation.labels import build_geobench_labels
 
         return build_geobench_labels(deployment)

@@ -38,7 +38,7 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
     def grid_cells(deployment: Deployment, region: str) -> StepResult:
         """The H3 cells of a region: the tokens of the model. Every cell belongs to exactly one region.
 
-        A cell on a border belongs to the region that holds most of it; a cell on a coast exists when enough of it is land.
+        A cell on a border belongs to the region that holds most of it; one on a coast exists when enough of it is land.
         """
         from mobclip_core.grid import build_grid_cells
 

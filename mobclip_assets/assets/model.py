@@ -8,7 +8,9 @@ from mobclip_assets.partitions import all_regions
 from mobclip_core.deployment import Deployment, StepResult
 
 GROUP = "model"
-_ENCODER_MODULES = [f"encoder/{name}" for name in ("training", "modules", "loss", "propagation", "features", "checkpoint")]
+_ENCODER_MODULES = [
+    f"encoder/{name}" for name in ("training", "modules", "loss", "propagation", "features", "checkpoint")
+]
 
 
 def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
@@ -45,7 +47,7 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
         code=Code(["encoder/embedding", "encoder/propagation", "encoder/modules"]),
     )
     def embeddings(deployment: Deployment, region: str) -> StepResult:
-        """The product: one vector for each cell of a region, with the encoder's fingerprint and the modalities behind it."""
+        """The product: one vector for each cell of a region, with the encoder's fingerprint and its modalities."""
         from mobclip_core.encoder.embedding import build_embeddings
 
         return build_embeddings(deployment, region)

@@ -49,9 +49,11 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
         from mobclip_core.catalog import write_catalog
 
         store = deployment.open().store
-        with store.writing_catalog() as aside:
-            with DuckDBResource(database=str(aside)).get_connection() as connection:
-                rows = write_catalog(connection, store)
+        with (
+            store.writing_catalog() as aside,
+            DuckDBResource(database=str(aside)).get_connection() as connection,
+        ):
+            rows = write_catalog(connection, store)
         return dg.MaterializeResult(
             metadata={"file": dg.MetadataValue.path(str(store.catalog_path)), "views": len(rows), **numbers(rows)}
         )

@@ -18,7 +18,7 @@ from torch.nn import functional
 from mobclip_core.errors import MobclipError
 
 _WHITENING_SAMPLES = 100_000
-_REGULARISATION = 1e-2
+_REGULARISATION = 1e-3
 _ACTIVATIONS_AT_A_TIME = {"cpu": 1 << 18, "cuda": 1 << 26}
 """What a CPU's cache holds (8 times as fast as 64 MiB at a time), and what keeps a GPU busy."""
 _TENSORS, _CONFIG = "filters.safetensors", "encoder.json"

@@ -152,7 +152,7 @@ def test_features_refuse_rows_that_are_not_the_grids(open_lake):
     deployment = open_lake()
     poi = deployment.store.read(TableRef("poi_aggregates", "b"))
     deployment.store.write(TableRef("poi_aggregates", "b"), poi.slice(1))
-    with pytest.raises(ContractError, match="poi_aggregates: .*1 cells missing"):
+    with pytest.raises(ContractError, match=r"poi_aggregates: .*1 cells missing"):
         assemble_features(deployment)
 
 

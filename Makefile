@@ -1,0 +1,50 @@
+# Everything installs into .venv; nothing outside this folder is touched.
+PYTHON ?= python3.11
+PROFILE ?= demo
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo ui test test-quick lint format bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(INSTALLED): pyproject.toml .ci/constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt --editable ".[dev]"
+	touch $@
+
+setup: $(INSTALLED) ## create .venv and install the pinned packages
+
+demo: setup ## build the demo country: raw files to vectors, scores and a map
+	$(BIN)/mobclip demo-data
+	$(BIN)/mobclip materialize --profile demo
+	$(BIN)/mobclip scores --profile demo
+	@echo
+	@echo "The whole graph is materialised. Open it in the Dagster UI with: make ui"
+
+ui: setup ## serve the Dagster UI of PROFILE (default demo) on http://127.0.0.1:3000
+	$(BIN)/mobclip ui --profile $(PROFILE)
+
+lint: setup ## formatting, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test-quick: setup ## the quick tier
+	$(BIN)/pytest -n 2 -m "not slow and not real and not gpu"
+
+test: lint ## everything that CI runs
+	$(BIN)/pytest -n 2 -m "not gpu" --cov --cov-report=term --cov-fail-under=90
+
+bench: setup ## the benchmarks, one JSON line each
+	@for name in $$(ls tests/benchmarks/*.py | xargs -n1 basename | grep -v '^_' | sed 's/\.py$$//'); do \
+	  $(BIN)/python -m tests.benchmarks.$$name; done
+
+clean: ## remove what a build leaves behind: demo data, lake, Dagster's history, caches
+	rm -rf dagster_home/demo_data dagster_home/lake dagster_home/instances .pytest_cache .mypy_cache .ruff_cache .hypothesis
