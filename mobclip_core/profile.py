@@ -388,7 +388,6 @@ class EncoderConfig(_Model):
     Args:
         dimensions: Length of the embedding.
         layers: LightGCN layers.
-        learned_layers: Learn a weight for each layer and channel of the propagation; the paper's is their plain sum.
         feature_fusion: Add a projection of the cell's own features to its node input; the paper's is the table alone.
         fusion_hidden: Width of the fusion's one hidden layer; linear if None.
         spatial_edges_weight: Weight of edges between adjacent cells beside the mobility edges in the propagation.
@@ -411,7 +410,6 @@ class EncoderConfig(_Model):
 
     dimensions: Annotated[int, Field(ge=2)] = 128
     layers: Annotated[int, Field(ge=0)] = 2
-    learned_layers: bool = False
     feature_fusion: bool = False
     fusion_hidden: Annotated[int, Field(ge=1)] | None = None
     spatial_edges_weight: Annotated[float, Field(ge=0)] = 0.0

@@ -16,7 +16,7 @@ from scipy import ndimage
 from mobclip_core.demo.config import WorldConfig
 from mobclip_core.demo.land import STEP_M, Land
 
-RANGES_KM = {45.0: 0.30, 14.0: 0.90, 5.0: 0.20}
+RANGES_KM = {45.0: 0.30, 14.0: 0.90, 5.0: 0.15}
 """Standard deviation of the smoothing kernel in km -> weight of that component."""
 
 
@@ -124,7 +124,7 @@ def make_factors(config: WorldConfig, land: Land) -> tuple[Factors, Cities]:
     mask, coast = land.mask, land.coast_km
     rise = 1 - np.exp(-coast / 12)
 
-    height = mixed_noise(rng, land, {60.0: 0.35, 14.0: 0.85, 5.0: 0.25})
+    height = mixed_noise(rng, land, {60.0: 0.35, 14.0: 0.85, 5.0: 0.15})
     elevation_m = np.where(mask, 420 * np.log1p(np.exp(1.3 * height + 0.2)) * rise, 0.0)
     relief = standardised(np.sqrt(elevation_m), mask)
     moisture = standardised(mixed_noise(rng, land) + 0.25 * relief, mask)
@@ -136,8 +136,8 @@ def make_factors(config: WorldConfig, land: Land) -> tuple[Factors, Cities]:
     rural = np.exp(0.9 * mixed_noise(rng, land) - 0.45 * relief + 0.25 * farming)
     town = np.zeros(mask.shape)
     for cx, cy, size in zip(cities.x, cities.y, cities.size, strict=True):
-        core_m = 1_300 + 3_600 * size**0.45
-        town += 130 * size**0.7 * np.exp(-np.hypot(x - cx, y - cy) / core_m)
+        core_m = 2_500 + 4_500 * size**0.45
+        town += 80 * size**0.7 * np.exp(-np.hypot(x - cx, y - cy) / core_m)
     people = np.where(mask, rural + town, 0.0)
     people *= config.population / people.sum()
     urban = standardised(np.log(people + 1.0), mask)

@@ -13,7 +13,7 @@ from mobclip_core.demo.world import World
 
 _START = np.datetime64("2024-03-04T00:00:00", "us")
 _GPS_ERROR_M = 150.0
-_KINSHIP = ("wealth", "industry", "age")
+_KINSHIP = ("wealth", "industry", "age", "urban")
 """Factors in which places must be alike for people to travel far between them, beside the three communities."""
 _SMALLEST_FLOW = 4
 
@@ -50,7 +50,7 @@ def make_travel(world: World) -> Travel:
     )
 
     def shares(attraction: np.ndarray, near_km: float, far: float) -> np.ndarray:
-        near = attraction * np.exp(-distance / near_km) * alike**0.25
+        near = attraction * np.exp(-distance / near_km) * alike**0.35
         away = attraction**0.5 * np.exp(-distance / 150) * alike
         near, away = (m / m.sum(axis=1, keepdims=True) for m in (near, away))
         return np.asarray((1 - far) * near + far * away)

@@ -10,36 +10,36 @@ import numpy as np
 from mobclip_core.demo.factors import sigmoid
 from mobclip_core.demo.world import World
 
-_GRAND = ("Royal", "Grand", "Golden", "Imperial", "Crystal", "Premier")
-_PLAIN = ("Corner", "Old", "New", "Central", "Little", "Bridge")
-_CHEAP = ("Budget", "Bargain", "Penny", "Quick", "Value", "Dock")
+_GRAND = ("Royal", "Grand", "Golden")
+_PLAIN = ("Corner", "Old", "New")
+_CHEAP = ("Budget", "Bargain", "Penny")
 _COMMUNITIES = (
-    ("Anselm", "Brava", "Corvina", "Duarte", "Estrela"),
-    ("Fjeld", "Grimsa", "Hallund", "Ingvar", "Kjelda"),
-    ("Laoghe", "Maelwyn", "Niamor", "Oisean", "Padraig"),
-    ("Market", "Station", "River", "Garden", "Park"),
+    ("Anselm", "Brava", "Corvina", "Duarte"),
+    ("Fjeld", "Grimsa", "Hallund", "Ingvar"),
+    ("Laoghe", "Maelwyn", "Niamor", "Oisean"),
+    ("Market", "Station", "River", "Garden"),
 )
 _NOUNS: dict[str, tuple[str, ...]] = {
-    "restaurant": ("Grill", "Kitchen", "Bistro"),
-    "cafe": ("Coffee", "Tea Room", "Bakery"),
-    "bar": ("Tavern", "Taproom", "Wine Bar"),
-    "nightclub": ("Club", "Disco", "Lounge"),
-    "hotel": ("Hotel", "Inn", "Resort"),
-    "viewpoint": ("Lookout", "Panorama", "Terrace"),
-    "supermarket": ("Foods", "Supermarket", "Grocer"),
-    "fashion_shop": ("Fashion", "Clothing", "Shoes"),
-    "jeweller": ("Jewellers", "Watches", "Goldsmith"),
-    "discount_store": ("Discount", "Outlet", "Thrift"),
-    "bank": ("Bank", "Savings", "Credit Union"),
-    "office": ("Partners", "Consulting", "Offices"),
-    "factory": ("Works", "Metal", "Mill"),
-    "warehouse": ("Logistics", "Storage", "Depot"),
-    "farm": ("Farm", "Dairy", "Orchard"),
-    "alpine_hut": ("Hut", "Shelter", "Lodge"),
-    "playground": ("Playground", "Play Park", "Adventure Park"),
-    "care_home": ("Care Home", "Residence", "Nursing Home"),
-    "clinic": ("Clinic", "Health Centre", "Surgery"),
-    "school": ("School", "Academy", "College"),
+    "restaurant": ("Grill", "Kitchen"),
+    "cafe": ("Coffee", "Tea Room"),
+    "bar": ("Tavern", "Taproom"),
+    "nightclub": ("Club", "Disco"),
+    "hotel": ("Hotel", "Inn"),
+    "viewpoint": ("Lookout", "Panorama"),
+    "supermarket": ("Foods", "Supermarket"),
+    "fashion_shop": ("Fashion", "Clothing"),
+    "jeweller": ("Jewellers", "Watches"),
+    "discount_store": ("Discount", "Outlet"),
+    "bank": ("Bank", "Savings"),
+    "office": ("Partners", "Consulting"),
+    "factory": ("Works", "Metal"),
+    "warehouse": ("Logistics", "Storage"),
+    "farm": ("Farm", "Dairy"),
+    "alpine_hut": ("Hut", "Shelter"),
+    "playground": ("Playground", "Play Park"),
+    "care_home": ("Care Home", "Residence"),
+    "clinic": ("Clinic", "Health Centre"),
+    "school": ("School", "Academy"),
 }
 
 

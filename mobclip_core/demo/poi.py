@@ -59,7 +59,7 @@ _FACILITY_SPELLINGS = {
     "clinic": ("clinic", "Hospital", "health centre"),
     "school": ("school", "Primary School", "Secondary School"),
 }
-_COVERAGE_KM = {25.0: 0.35, 4.0: 0.7}
+_COVERAGE_KM = {25.0: 0.35, 4.0: 0.8}
 _OWN_KM = {3.0: 0.8}
 
 

@@ -86,7 +86,7 @@ class MobCLIP(torch.nn.Module):
         self.reconstruction_weight = config.reconstruction_weight
         self.contrastive_weight = config.contrastive_weight
         self.node_table = torch.nn.Parameter(torch.zeros(num_nodes, d))
-        self.backbone = LightGCN(config.layers, d if config.learned_layers else None)
+        self.backbone = LightGCN(config.layers)
         hidden = {"census": config.demographics_hidden}
         self.heads = torch.nn.ModuleDict({m: ModalityHead(w, d, hidden.get(m)) for m, w in widths.items()})
         fused = widths if config.feature_fusion else {}
@@ -97,7 +97,6 @@ class MobCLIP(torch.nn.Module):
     def reset_parameters(self) -> None:
         """Draw new weights from torch's generator, and set the table to zero."""
         torch.nn.init.zeros_(self.node_table)
-        self.backbone.reset_parameters()
         for module in self.modules():
             if isinstance(module, ModalityHead):
                 module.reset_parameters()

@@ -173,46 +173,31 @@ def graph_adjacency(
 
 
 class LightGCN(torch.nn.Module):
-    r"""Propagation without feature transforms, from `LightGCN <https://arxiv.org/abs/2002.02126>`_.
+    r"""Propagation without weights of its own, from `LightGCN <https://arxiv.org/abs/2002.02126>`_.
 
-    .. math:: \mathbf z = \sum_{l=0}^{L} \mathbf a_l \odot \mathbf h^{(l)}, \quad
-        \mathbf h^{(l+1)} = \hat A \mathbf h^{(l)}
+    .. math:: \mathbf Z = \sum_{l=0}^{L} \mathbf H^{(l)}, \quad \mathbf H^{(l+1)} = \hat A \mathbf H^{(l)}
 
     A node without edges keeps its own vector alone.
 
     Args:
         num_layers: L (the paper: 2).
-        channels: Learn the weights a_l, one for each layer and channel, starting at 1; if None they are 1, the paper's
-            plain sum.
 
     Shapes:
         - **input:** node vectors (N, d), adjacency (N, N)
         - **output:** (N, d)
     """
 
-    def __init__(self, num_layers: int = 2, channels: int | None = None) -> None:
+    def __init__(self, num_layers: int = 2) -> None:
         super().__init__()
         self.num_layers = num_layers
-        self.channels = channels
-        if channels is not None:
-            self.layer_weights = torch.nn.ParameterList(
-                [torch.nn.Parameter(torch.ones(channels)) for _ in range(num_layers + 1)]
-            )
-
-    def reset_parameters(self) -> None:
-        """Set learned weights to 1."""
-        for weight in self.parameters():
-            torch.nn.init.ones_(weight)
 
     def forward(self, x: torch.Tensor, adjacency: Adjacency) -> torch.Tensor:
-        """Weighted sum of the layers 0 to L."""
-        layers = [x]
+        """Sum of the layers 0 to L."""
+        total = x
         for _ in range(self.num_layers):
-            layers.append(propagate(adjacency, layers[-1]))
-        if self.channels is not None:
-            layers = [weight * layer for weight, layer in zip(self.layer_weights, layers, strict=True)]
-        return sum(layers[1:], layers[0])
+            x = propagate(adjacency, x)
+            total = total + x
+        return total
 
     def __repr__(self) -> str:
-        learned = "" if self.channels is None else f", channels={self.channels}"
-        return f"{type(self).__name__}(num_layers={self.num_layers}{learned})"
+        return f"{type(self).__name__}(num_layers={self.num_layers})"

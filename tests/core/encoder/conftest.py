@@ -8,7 +8,6 @@ from mobclip_core.encoder.features import Modality, ModalityFeatures, standardis
 DEFAULTS = {
     "dimensions": 8,
     "layers": 2,
-    "learned_layers": False,
     "feature_fusion": False,
     "fusion_hidden": None,
     "spatial_edges_weight": 0.0,

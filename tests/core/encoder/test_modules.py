@@ -98,7 +98,7 @@ def test_loss_is_the_weighted_sum_of_its_terms(options, world):
 
 
 def test_reset_parameters_follows_the_generator(options):
-    model = MobCLIP(10, WIDTHS, options(feature_fusion=True, reconstruction_weight=1.0, learned_layers=True))
+    model = MobCLIP(10, WIDTHS, options(feature_fusion=True, reconstruction_weight=1.0))
     torch.manual_seed(1)
     model.reset_parameters()
     first = {name: value.clone() for name, value in model.state_dict().items()}

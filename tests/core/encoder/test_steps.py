@@ -27,7 +27,6 @@ FUSED = {
     "reconstruction_weight": 1.0,
     "spatial_edges_weight": 0.2,
     "modality_dropout": 0.2,
-    "learned_layers": True,
 }
 CELLS = make_cells(30)
 REGION_OF = np.where(np.arange(30) % 3 == 0, "b", "a")

@@ -19,7 +19,6 @@ FULL = {
     "fusion_hidden": 6,
     "reconstruction_weight": 2.0,
     "spatial_edges_weight": 0.5,
-    "learned_layers": True,
 }
 
 
@@ -127,7 +126,7 @@ def test_tiny_worlds(options, n):
 
 
 def test_weight_decay_on_matrices_only(options):
-    model = MobCLIP(5, {"poi": 3}, options(learned_layers=True))
+    model = MobCLIP(5, {"poi": 3}, options())
     matrices, others = _optimiser(model, options()).param_groups
     assert {p.dim() for p in matrices["params"]} == {2}
     assert {p.dim() for p in others["params"]} == {1}
