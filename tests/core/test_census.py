@@ -94,12 +94,12 @@ def test_bins_keep_the_order_of_the_profile_and_percentages_use_their_base(tmp_p
 def test_a_bin_whose_base_is_missing_counts_as_nobody(tmp_path):
     lake = world(
         tmp_path,
-        [("z1", math.nan, 20.0, 50.0)],
+        [("z1", 100.0, 20.0, math.nan)],
         {"z1": {A: 1.0}},
-        histogram=[{"column": "old", "percent_of": "people"}, {"column": "young"}],
+        histogram=[{"column": "young", "percent_of": "old"}, {"column": "young"}],
     )
     counts = build_census_features(lake, "r").counts
-    assert features(lake)[A][:2] == (0.0, [0.0, 20.0])
+    assert features(lake)[A][:2] == (100.0, [0.0, 20.0])
     assert counts["bins_missing"] == 1
 
 
@@ -114,10 +114,10 @@ def test_missing_values_are_nobody_and_counted(tmp_path):
     ]
     lake = world(tmp_path, rows, {row[0]: {A: 1.0} for row in rows})
     counts = build_census_features(lake, "r").counts
-    assert features(lake)[A][:2] == (10.0, [8.0, 2.0])
+    assert features(lake)[A][:2] == (10.0, [4.0, 0.0])
     assert counts["population_missing"] == 5
     assert counts["population_negative"] == 1
-    assert counts["bins_missing"] == 5
+    assert counts["bins_missing"] == 11
     assert check_census_totals(lake, "r").passed
 
 
@@ -195,7 +195,7 @@ def test_csv_with_byte_order_mark_and_minus_999(tmp_path):
     counts = build_census_features(lake, "r").counts
     assert counts["unreadable_value_0"] == 1
     assert counts["population_missing"] == 2
-    assert features(lake)[A][:2] == (10.0, [4.0, 10.0])
+    assert features(lake)[A][:2] == (10.0, [4.0, 6.0])
 
 
 def test_attributes_in_the_polygon_file_itself(tmp_path):
@@ -292,7 +292,8 @@ def test_totals_are_preserved_for_any_zones(tmp_path, data):
         zones[f"z{i}"] = dict(zip(chosen, parts / parts.sum(), strict=True))
         number = st.one_of(st.floats(0, 1e7), st.just(math.nan), st.just(-999.0), st.none())
         rows.append((f"z{i}", *(data.draw(number) for _ in range(3))))
-    kept = [[v if v is not None and v >= 0 else 0.0 for v in row[1:]] for row in rows]
+    known = [row for row in rows if row[1] is not None and row[1] >= 0]
+    kept = [[v if v is not None and v >= 0 else 0.0 for v in row[1:]] for row in known] or [[0.0, 0.0, 0.0]]
     table = [tuple(math.nan if v is None else v for v in row) for row in rows]
     lake = world(tmp_path, table, zones)
     build_census_features(lake, "r")
