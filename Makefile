@@ -22,7 +22,9 @@ demo: setup ## build the demo country: raw files to vectors, scores and a map
 	$(BIN)/mobclip materialize --profile demo
 	$(BIN)/mobclip scores --profile demo
 	@echo
-	@echo "The whole graph is materialised. Open it in the Dagster UI with: make ui"
+	@echo "The whole graph is materialised. The map:  dagster_home/lake/demo/map.png"
+	@echo "The tables in SQL:                         dagster_home/lake/demo/catalog.duckdb"
+	@echo "Open the graph in the Dagster UI with:     make ui"
 
 ui: setup ## serve the Dagster UI of PROFILE (default demo) on http://127.0.0.1:3000
 	$(BIN)/mobclip ui --profile $(PROFILE)

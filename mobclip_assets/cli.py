@@ -196,7 +196,8 @@ def ui(
         enter_instance(profile)
     console.print(f"[bold]http://{host}:{port}[/] serves {profile}; stop with Ctrl+C")
     dagster = Path(sys.executable).with_name("dagster")
-    command = [str(dagster), "dev", "-m", "mobclip_assets.definitions", "-h", host, "-p", str(port)]
+    workspace = PROFILES_DIR.parents[1] / "workspace.yaml"
+    command = [str(dagster), "dev", "-w", str(workspace), "-h", host, "-p", str(port)]
     os.execv(dagster, command)
 
 

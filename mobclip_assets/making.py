@@ -4,6 +4,7 @@ Belongs here: what all assets share (partitions, owners, contracts as schema, co
 a materialisation). Does not belong here: any particular asset.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -93,7 +94,8 @@ class AssetMaker:
         return dg.asset(
             compute,
             name=name,
-            description=(step.__doc__ or "") + (f"\n\n{contract.markdown()}" if contract else ""),
+            description=inspect.cleandoc(step.__doc__ or "")
+            + (f"\n\nOne row: {contract.description}" if contract else ""),
             partitions_def=partitions,
             group_name=group,
             kinds=kinds,

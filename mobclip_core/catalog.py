@@ -1,18 +1,20 @@
-"""The catalog: one DuckDB file of views over the lake.
+"""What the lake publishes: the catalog, one DuckDB file of views, and a map of the whole country.
 
-Belongs here: writing that file. Does not belong here: putting it in place (see `store`) and letting one step write at a
+Belongs here: making the two. Does not belong here: putting them in place (see `store`) and letting one step write at a
 time (the orchestration does).
 """
 
 from typing import TYPE_CHECKING
 
-from mobclip_core.contracts import CONTRACTS, TableContract
+from mobclip_core.contracts import CONTRACTS, TableContract, matrix_of
 from mobclip_core.sources.tables import quote
 from mobclip_core.sql import sql_text
 from mobclip_core.store import Store, TableRef
 
 if TYPE_CHECKING:
     import duckdb
+
+    from mobclip_core.profile import Profile
 
 
 def _literal(text: str) -> str:
@@ -61,3 +63,11 @@ def write_catalog(connection: "duckdb.DuckDBPyConnection", store: Store) -> dict
         counted = connection.execute(f"SELECT count(*) FROM {view}").fetchone()  # noqa: S608 - quoted above
         rows[contract.name] = int(counted[0]) if counted else 0
     return rows
+
+
+def country_map(store: Store, profile: "Profile") -> bytes:
+    """A PNG map of all cells, coloured by the first three principal components of their embeddings."""
+    from mobclip_core.plots import embedding_map
+
+    table = store.read_all("embeddings", ["cell", "vector"], profile.regions.region_keys)
+    return embedding_map(table["cell"].to_numpy(), matrix_of(table["vector"]), f"Embeddings of {profile.name}")

@@ -31,7 +31,8 @@ def build_census_features(deployment: Deployment, region: str) -> StepResult:
     """Write `census_features[region]`: population, histogram and share of the cell with census data.
 
     Every grid cell has a row. A zone without a row in the table, or whose population is missing, counts as nobody, in
-    every bin too; a missing bin counts as nobody in that bin; all are counted. Of rows that repeat an identifier the first is taken.
+    every bin too; a missing bin counts as nobody in that bin; all are counted. Of rows that repeat an identifier the
+    first is taken.
 
     Counts: `rows`, `zones`, `zones_without_row`, `rows_without_zone` (over the whole table and layer file),
     `duplicate_ids`, `population_missing` (negative ones included), `population_negative`, `bins_missing`,

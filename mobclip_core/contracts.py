@@ -139,14 +139,6 @@ class TableContract:
             lines = "".join(f"\n  - {violation}" for violation in found)
             raise ContractError(f"{self.name} ({where}) breaks its contract:{lines}")
 
-    def markdown(self) -> str:
-        """The contract as a Markdown table, for the docs and the UI."""
-        lines = ["| column | type | unit | meaning |", "| --- | --- | --- | --- |"]
-        for c in self.columns:
-            key = " (key)" if c.name in self.keys else ""
-            lines.append(f"| `{c.name}`{key} | {c.type} | {c.unit or ''} | {c.description} |")
-        return "\n".join(lines)
-
 
 def _column_violations(column: Column, array: pa.Array) -> list[Violation]:
     if isinstance(array, pa.ExtensionArray):

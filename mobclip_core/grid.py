@@ -21,7 +21,7 @@ from shapely.geometry.polygon import orient
 from mobclip_core.contracts import GRID_CELLS, REGIONS
 from mobclip_core.deployment import Count, Deployment, StepResult
 from mobclip_core.errors import SourceError
-from mobclip_core.plots import cell_map
+from mobclip_core.plots import cell_map, region_map
 from mobclip_core.profile import RegionsConfig
 from mobclip_core.sources.polygons import read_polygons, wrap_longitudes
 from mobclip_core.sources.tables import SourceColumn, read_table
@@ -68,7 +68,9 @@ def build_regions(deployment: Deployment) -> StepResult:
         "overlapping_pairs": pairs,
         "area_km2": sum(row["area_km2"] for row in rows),
     }
-    return StepResult(written, numbers)
+    shapes = [shapely.from_wkb(row["geometry"]) for row in rows]
+    picture = region_map(shapes, [str(row["name"]) for row in rows], f"Regions of {deployment.profile.name}")
+    return StepResult(written, numbers, {"Regions": picture})
 
 
 def _members(config: RegionsConfig) -> dict[str, list[str]]:

@@ -70,6 +70,33 @@ def cell_map(cells: np.ndarray, values: np.ndarray, title: str, label: str | Non
     return _png(figure)
 
 
+def region_map(geometries: Sequence[shapely.Geometry], names: Sequence[str], title: str) -> bytes:
+    """A map of regions, each with its name.
+
+    Args:
+        geometries: Polygons or multipolygons in degrees.
+        names: Names, in the same order.
+        title: Title.
+    """
+    west, south, east, north = shapely.total_bounds(np.asarray(geometries, dtype=object))
+    aspect = 1 / max(np.cos(np.radians((south + north) / 2)), 0.05)
+    height = float(np.clip(7.4 * (north - south) * aspect / max(east - west, 1e-9), 3.0, 8.0))
+    figure = _figure(7.4, height + 0.6)
+    axes = figure.add_subplot()
+    for i, (geometry, name) in enumerate(zip(geometries, names, strict=True)):
+        parts, _ = shapely.get_parts(geometry, return_index=True)
+        outlines = [np.asarray(part.exterior.coords) for part in parts if part.geom_type == "Polygon"]
+        colour = _PALETTE[i % len(_PALETTE)]
+        axes.add_collection(PolyCollection(outlines, facecolors=colour, alpha=0.35, edgecolors=_INK, linewidths=0.4))
+        middle = shapely.point_on_surface(geometry)
+        axes.text(middle.x, middle.y, name, fontsize=8, color=_INK, ha="center", va="center")
+    axes.set(xlim=(west, east), ylim=(south, north), aspect=aspect)
+    axes.margins(0.02)
+    axes.set_axis_off()
+    _title(axes, title)
+    return _png(figure)
+
+
 def embedding_map(cells: np.ndarray, vectors: np.ndarray, title: str) -> bytes:
     """A map of cells coloured by the first three principal components of their vectors.
 

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from mobclip_core.store import Store, TableRef
 
 _SHOWN_VALUES = 3
+_SHOWN_CHARACTERS = 40
 
 
 def _shorten(value: Any) -> str:
@@ -19,6 +20,8 @@ def _shorten(value: Any) -> str:
         return f"[{head}, ... {len(value)}]" if len(value) > _SHOWN_VALUES else f"[{head}]"
     if isinstance(value, float):
         return f"{value:.5g}"
+    if isinstance(value, str) and len(value) > _SHOWN_CHARACTERS:
+        return f"{value[:12]}..."
     if isinstance(value, bytes):
         return f"<{len(value):,} bytes>"
     return str(value)

@@ -259,6 +259,12 @@ class Store:
         finally:
             aside.unlink(missing_ok=True)
 
+    def publish(self, name: str, content: bytes) -> str:
+        """Write a file for readers outside the graph at the root of the lake, atomically; returns its path or URL."""
+        path = f"{self.root}/{name}"
+        self._put(path, content)
+        return self.external(path)
+
     # ---- inside ----
 
     def _current(self, name: str) -> dict[str, Any]:

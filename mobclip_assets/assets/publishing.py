@@ -4,7 +4,7 @@ import dagster as dg
 from dagster_duckdb import DuckDBResource
 
 from mobclip_assets.making import AssetMaker
-from mobclip_assets.metadata import numbers
+from mobclip_assets.metadata import numbers, picture
 from mobclip_assets.partitions import all_regions
 from mobclip_assets.resources import DeploymentResource
 from mobclip_assets.versions import code_version
@@ -42,20 +42,28 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
         ],
     )
     def catalog(deployment: DeploymentResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        """One DuckDB file of commented views over every table, written aside and then put in place.
+        """One DuckDB file of commented views over every table, and a map; written aside and then put in place.
 
         Open it with any DuckDB: `duckdb catalog.duckdb "SELECT * FROM embeddings LIMIT 5"`.
         """
-        from mobclip_core.catalog import write_catalog
+        from mobclip_core.catalog import country_map, write_catalog
 
-        store = deployment.open().store
+        opened = deployment.open()
+        store = opened.store
         with (
             store.writing_catalog() as aside,
             DuckDBResource(database=str(aside)).get_connection() as connection,
         ):
             rows = write_catalog(connection, store)
+        drawn = country_map(store, opened.profile)
         return dg.MaterializeResult(
-            metadata={"file": dg.MetadataValue.path(str(store.catalog_path)), "views": len(rows), **numbers(rows)}
+            metadata={
+                "file": dg.MetadataValue.path(str(store.catalog_path)),
+                "map": dg.MetadataValue.path(store.publish("map.png", drawn)),
+                "views": len(rows),
+                **numbers(rows),
+                "Embeddings": picture(drawn),
+            }
         )
 
     return [catalog]

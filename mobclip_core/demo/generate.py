@@ -58,6 +58,7 @@ def ensure_demo(folder: Path, config: WorldConfig | None = None) -> bool:
         if {key: found.get(key) for key in ("version", "config")} == _identity(config):
             return False
     except (OSError, ValueError):
+        # no country there, or half a manifest: written anew below
         pass
     generate_demo(folder, config)
     return True

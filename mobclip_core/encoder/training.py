@@ -72,7 +72,16 @@ def validation_mask(cells: np.ndarray, config: "EncoderConfig") -> np.ndarray:
 
 
 def initial_table(cells: np.ndarray, node_vectors: np.ndarray, seed: int) -> np.ndarray:
-    """LINE's vectors, and small random ones where LINE has none (zero rows), which depend on the cell's rank alone."""
+    """LINE's vectors, and small random ones where LINE has none (zero rows), which depend on the cell's rank alone.
+
+    Args:
+        cells: uint64 (N,).
+        node_vectors: (N, d).
+        seed: Seed of the random ones.
+
+    Returns:
+        float32 (N, d).
+    """
     table = np.array(node_vectors, dtype=np.float32)
     n, d = table.shape
     random = np.random.default_rng(seed).normal(size=(n, d)) * _ISOLATED_SCALE / np.sqrt(d)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from mobclip_core.crosswalk import require_usable_positions
 from mobclip_core.errors import SourceError
 from mobclip_core.evaluation.members import GridFrame, cell_positions
 from mobclip_core.imagery.raster import raster_cell_means
@@ -35,21 +36,33 @@ def point_values(label: PointLabel, grid: GridFrame) -> tuple[np.ndarray, Counts
         Values of the grid's cells, shape (n,), NaN for cells without a point; and counts.
 
     Raises:
-        SourceError: Missing file or column, or no identifier in common with the table of positions.
+        SourceError: Missing file or column, no identifier in common with the table of positions, or positions that are
+            mostly swapped or out of range.
     """
     points, counts = _points(label)
     points = _drop(points, points["value"].isna() | points["weight"].isna() | (points["weight"] < 0), "missing", counts)
     points = _drop(points, points["lon"].isna() | points["lat"].isna(), "no_position", counts)
     lon, lat = points["lon"].to_numpy(dtype=float), points["lat"].to_numpy(dtype=float)
-    invalid = ~(np.isfinite(lon) & np.isfinite(lat) & (np.abs(lon) <= 180) & (np.abs(lat) <= 90))
     points["position"] = cell_positions(lon, lat, grid)
-    points = _drop(points, invalid, "invalid_position", counts)
+    swapped = (points["position"].to_numpy() < 0) & (cell_positions(lat, lon, grid) >= 0)
+    invalid = ~swapped & ((np.abs(lon) > 180) | (np.abs(lat) > 90))
+    _require_usable(label, points, swapped, invalid)
+    points = _drop(points, swapped, "swapped_position", counts)
+    points = _drop(points, invalid[~swapped], "invalid_position", counts)
     points = _drop(points, points["position"] < 0, "outside_regions", counts)
     return _gathered(points, len(grid.cells), label.gather), counts
 
 
+def _require_usable(label: PointLabel, points: pd.DataFrame, swapped: np.ndarray, invalid: np.ndarray) -> None:
+    row = points["source_row_of_position" if label.positions else "source_row"].to_numpy(dtype=np.int64)
+    bad = {"swapped": swapped, "out_of_range": invalid}
+    statuses = {status: (int(rows.sum()), row[rows][:5].tolist()) for status, rows in bad.items()}
+    statuses["usable"] = (int((~swapped & ~invalid).sum()), [])
+    require_usable_positions(label.positions or label.file, [label.lon, label.lat], statuses)
+
+
 def _points(label: PointLabel) -> tuple[pd.DataFrame, Counts]:
-    """Columns value, weight, lon, lat, one row a point."""
+    """Columns source_row, value, weight, lon, lat, one row a point."""
     columns = {"value": SourceColumn(label.value, "DOUBLE", label.missing_values)}
     if label.weight:
         columns["weight"] = SourceColumn(label.weight, "DOUBLE", label.missing_values)
@@ -65,7 +78,7 @@ def _points(label: PointLabel) -> tuple[pd.DataFrame, Counts]:
         places = places.dropna(subset=["id"]).drop_duplicates("id")
         _require_match(label.file, label.id_column, points["id"], label.positions, places["id"])
         counts["positions_without_value"] = int((~places["id"].isin(points["id"])).sum())
-        points = points.merge(places, on="id", how="left", sort=False)
+        points = points.merge(places, on="id", how="left", sort=False, suffixes=("", "_of_position"))
     if not label.weight:
         points["weight"] = 1.0
     return points, counts

@@ -118,7 +118,16 @@ def city_members(lon: np.ndarray, lat: np.ndarray, radius_km: np.ndarray, grid: 
 
 
 def cell_positions(lon: np.ndarray, lat: np.ndarray, grid: GridFrame) -> np.ndarray:
-    """Position in the grid of the cell that holds each point: int64, -1 where the grid has no such cell."""
+    """Position in the grid of the cell that holds each point.
+
+    Args:
+        lon: Longitudes in degrees, shape (n,).
+        lat: Latitudes in degrees, shape (n,).
+        grid: The cells.
+
+    Returns:
+        int64, shape (n,); -1 where the grid has no such cell, or the point is none.
+    """
     cells = points_to_cells(lon, lat, grid.resolution).fill_null(0).to_numpy(zero_copy_only=False)
     if not len(grid.cells):
         return np.full(len(cells), -1)

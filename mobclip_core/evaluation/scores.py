@@ -115,7 +115,7 @@ def unit_sets(labels: pa.Table, cells: np.ndarray) -> list[UnitSet]:
 
     Args:
         labels: Rows of `geobench_labels`, sorted by task and unit.
-        cells: Sorted cells of the representations.
+        cells: Sorted cells of the representations, uint64, shape (cells,).
 
     Raises:
         ContractError: If a unit has a cell that is not among `cells`.
@@ -267,31 +267,6 @@ def read_scores(deployment: Deployment) -> list[dict[str, Any]]:
     """
     rows: list[dict[str, Any]] = deployment.store.read(TableRef("geobench_scores")).to_pylist()
     return rows
-
-
-def summarise(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean R2 over tasks and seeds of each method, split and probe.
-
-    Args:
-        rows: Rows of `geobench_scores`.
-
-    Returns:
-        Rows with split, probe, method, tasks (their number) and r2; by split and probe, the best method first.
-    """
-    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["split"], row["probe"], row["method"]), []).append(row)
-    summary = [
-        {
-            "split": split,
-            "probe": probe,
-            "method": method,
-            "tasks": len({row["task"] for row in found}),
-            "r2": float(np.mean([row["r2"] for row in found])),
-        }
-        for (split, probe, method), found in groups.items()
-    ]
-    return sorted(summary, key=lambda row: (row["split"], row["probe"], -row["r2"], row["method"]))
 
 
 def scores_markdown(rows: Iterable[dict[str, Any]], split: str, probe: str = "ridge") -> str:

@@ -4,6 +4,7 @@ import h3
 import matplotlib.image
 import numpy as np
 import pytest
+import shapely
 
 from mobclip_core import plots
 
@@ -168,3 +169,11 @@ def test_histogram():
     with_gaps = plots.histogram(np.array([1.0, np.nan, np.inf, 2.0]), "t", "x")
     assert with_gaps != plots.histogram(np.array([1.0, 2.0]), "t", "x")
     assert pixels(plots.histogram(np.array([np.nan]), "t", "x")).size
+
+
+def test_region_map_is_a_png_and_repeats():
+    shapes = [shapely.box(0, 40, 2, 42), shapely.MultiPolygon([shapely.box(2, 40, 3, 42), shapely.box(4, 40, 5, 41)])]
+    png = plots.region_map(shapes, ["West", "East"], "Regions")
+    assert png.startswith(b"\x89PNG")
+    assert png == plots.region_map(shapes, ["West", "East"], "Regions")
+    assert png != plots.region_map(shapes, ["East", "West"], "Regions")

@@ -2,6 +2,7 @@ import pyarrow as pa
 import pytest
 
 from mobclip_core.sql import session, sql_text
+from tests.statements import result
 
 
 @pytest.fixture
@@ -32,10 +33,6 @@ def connection():
         bins = {"bin": [0, 1], "value_column": ["value_0", "value_1"], "base_column": [None, "value_0"]}
         connection.register("bins", pa.table(bins))
         yield connection
-
-
-def result(connection, name, **parameters):
-    return connection.execute(sql_text(name), parameters).fetchall()
 
 
 def test_census_zones(connection):

@@ -5,7 +5,8 @@ import h3
 import pyarrow as pa
 import pytest
 
-from mobclip_core.sql import session, sql_text
+from mobclip_core.sql import session
+from tests.statements import result, table
 
 LON, LAT = -74.0, 40.7
 
@@ -25,16 +26,6 @@ def connection():
             "grid", pa.table({"cell": cells, "region": ["here", "here", "there"], "area_km2": [36.0] * 3})
         )
         yield connection
-
-
-def table(connection, name, rows, columns):
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} ({columns})")
-    if rows:
-        connection.executemany(f"INSERT INTO {name} VALUES ({', '.join('?' * len(rows[0]))})", rows)
-
-
-def result(connection, name, **parameters):
-    return connection.execute(sql_text(name), parameters).fetchall()
 
 
 def rows_of(connection, query):

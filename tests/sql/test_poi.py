@@ -6,6 +6,7 @@ from duckdb.sqltypes import BLOB, DOUBLE
 
 from mobclip_core.poi import _wkb_points
 from mobclip_core.sql import session, sql_text
+from tests.statements import result, table
 
 LON, LAT = -74.0, 40.7
 CELL = h3.str_to_int(h3.latlng_to_cell(LAT, LON, 6))
@@ -22,16 +23,6 @@ def connection():
         connection.register("poi_categories", pa.table({"category": ["shop", "other"], "position": [0, 1]}))
         connection.execute(sql_text("poi_items_table"))
         yield connection
-
-
-def table(connection, name, rows, columns):
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} ({columns})")
-    if rows:
-        connection.executemany(f"INSERT INTO {name} VALUES ({', '.join('?' * len(rows[0]))})", rows)
-
-
-def result(connection, name, **parameters):
-    return connection.execute(sql_text(name), parameters).fetchall()
 
 
 def items(connection):

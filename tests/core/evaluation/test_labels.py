@@ -94,9 +94,36 @@ def test_points_are_gathered_by_cell(world, gather, weight, expected):
         "POP_rows": 7,
         "POP_dropped_missing": 1,
         "POP_dropped_no_position": 1,
+        "POP_dropped_swapped_position": 0,
         "POP_dropped_invalid_position": 1,
         "POP_dropped_outside_regions": 1,
     }
+
+
+def test_swapped_points_are_counted_and_refused_where_they_are_most(world):
+    lon, lat = world.lon[[10, 10, 40, 41, 42]], world.lat[[10, 10, 40, 41, 42]]
+    frame = pd.DataFrame({"lon": lon, "lat": lat, "value": np.arange(5.0), "id": list("abcde")})
+    frame.loc[4, ["lon", "lat"]] = frame.loc[4, ["lat", "lon"]].tolist()
+    label = {"kind": "points", "file": csv(world, "p.csv", frame), "lon": "lon", "lat": "lat", "value": "value"}
+    result, rows = build(world, POP=task(label))
+    assert len(rows) == 3
+    assert result.counts["POP_dropped_swapped_position"] == 1
+    assert result.counts["POP_dropped_outside_regions"] == 0
+    exchanged = label | {"lon": "lat", "lat": "lon"}
+    with pytest.raises(SourceError, match=r"p\.csv: 4 of 5 .* swapped; column: lat and lon; first rows: 0, 1"):
+        build(world, POP=task(exchanged))
+    places = frame[["id", "lon", "lat"]].iloc[::-1]
+    joined = {"positions": csv(world, "places.csv", places), "id_column": "id", "positions_id_column": "id"}
+    # the file that holds the positions is named, with its own rows
+    with pytest.raises(SourceError, match=r"places\.csv: 4 of 5 positions .* swapped; .*first rows: 4, 3, 2, 1"):
+        build(world, POP=task(exchanged | joined))
+
+
+def test_projected_points_are_an_error(world):
+    frame = pd.DataFrame({"lon": [583959.4] * 3, "lat": [4507523.0] * 3, "value": [1.0] * 3})
+    label = {"kind": "points", "file": csv(world, "p.csv", frame), "lon": "lon", "lat": "lat", "value": "value"}
+    with pytest.raises(SourceError, match="3 of 3 positions are out of range"):
+        build(world, POP=task(label))
 
 
 def test_points_joined_to_their_positions(world):
