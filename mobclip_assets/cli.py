@@ -5,7 +5,6 @@ commands do (see `materialize`, `status` and `mobclip_core`).
 """
 
 import json
-import logging
 import os
 import sys
 import time
@@ -69,7 +68,6 @@ def _materialize(profile: str, select: Sequence[str], region: Sequence[str]) -> 
     job = definitions.resolve_implicit_global_asset_job_def()
     regions = _wanted_regions(graph, region)
     stages = runs.plan_stages(graph, runs.wanted_assets(graph, select))
-    logging.getLogger("dagster").setLevel(logging.ERROR)
     began = time.monotonic()
     failures: list[runs.Failure] = []
     with dg.DagsterInstance.get() as instance, _progress() as progress:

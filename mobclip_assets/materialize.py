@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+"""The terminal shows progress and the messages of failures; the full log of a run is in the UI."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -99,7 +102,11 @@ def run_stage(
     for region in regions if stage.regional else [None]:
         started(region)
         result = job.execute_in_process(
-            instance=instance, partition_key=region, asset_selection=list(stage.assets), raise_on_error=False
+            instance=instance,
+            partition_key=region,
+            asset_selection=list(stage.assets),
+            raise_on_error=False,
+            run_config=_QUIET,
         )
         yield None if result.success else Failure(stage, region, _messages(result))
 

@@ -178,7 +178,9 @@ def score_bars(rows: Sequence[Mapping[str, Any]], title: str) -> bytes:
     """
     tasks, methods, splits = (list(dict.fromkeys(str(row[key]) for row in rows)) for key in ("task", "method", "split"))
     columns = len(tasks) + 1
-    figure = _figure(max(6.4, 0.26 * columns * max(len(methods), 3) + 1.4), 1.0 + 2.5 * max(len(splits), 1))
+    # no wider than a dialog of the UI
+    wanted = 0.26 * columns * max(len(methods), 3) + 1.4
+    figure = _figure(float(np.clip(wanted, 6.4, 10.4)), 1.0 + 2.5 * max(len(splits), 1))
     panels = figure.subplots(max(len(splits), 1), 1, squeeze=False)[:, 0]
     width = 0.82 / max(len(methods), 1)
     for axes, split in zip(panels, splits, strict=False):
