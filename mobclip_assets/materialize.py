@@ -9,7 +9,11 @@ from dataclasses import dataclass
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+from dagster_shared.error import SerializableErrorInfo
 
+from mobclip_core.errors import MobclipError
+
+_OURS = f"{MobclipError.__module__}."
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 """The terminal shows progress and the messages of failures; the full log of a run is in the UI."""
 
@@ -112,20 +116,19 @@ def run_stage(
 
 
 def _messages(result: dg.ExecuteInProcessResult) -> tuple[str, ...]:
-    found = []
-    for event in result.all_events:
-        if event.is_step_failure:
-            error = event.step_failure_data.error_display_string
-            found.append(f"{event.step_key}: {_innermost(error)}")
+    found = [
+        f"{event.step_key}: {_readable(event.step_failure_data.error)}"
+        for event in result.all_events
+        if event.is_step_failure and event.step_failure_data.error is not None
+    ]
     return tuple(found) or ("a blocking check failed; its result is in the UI",)
 
 
-def _innermost(error: str) -> str:
-    """The message that a person needs: the cause at the bottom of a chain of errors, without stack frames."""
-    causes = [
-        line for line in error.splitlines() if line and not line.startswith((" ", "Stack Trace", "The above", "File "))
-    ]
-    return causes[-1] if causes else error
+def _readable(error: SerializableErrorInfo) -> str:
+    """The message meant for people: that of the first error of ours in the chain of causes, else of the last cause."""
+    while not error.message.startswith(_OURS) and error.cause is not None:
+        error = error.cause
+    return error.message.removeprefix(_OURS).strip()
 
 
 def wanted_assets(graph: AssetGraph, selection: Sequence[str]) -> set[dg.AssetKey]:

@@ -34,7 +34,8 @@ def _files(store: Store, contract: TableContract) -> str | None:
 def write_catalog(connection: "duckdb.DuckDBPyConnection", store: Store) -> dict[str, int]:
     """Create a commented view for every table that is there.
 
-    Views name the files of the lake by absolute path, so the catalog works where the lake is reachable under it.
+    Views name the files of the lake by absolute path or URL, so the catalog works where the lake is reachable under it:
+    for a lake on an object store the reader's DuckDB needs access to it too.
 
     Args:
         connection: An open, empty DuckDB file.
@@ -43,6 +44,8 @@ def write_catalog(connection: "duckdb.DuckDBPyConnection", store: Store) -> dict
     Returns:
         Rows of each view.
     """
+    if not store.is_local:
+        connection.register_filesystem(store.fs)
     rows = {}
     for contract in CONTRACTS.values():
         files = _files(store, contract)

@@ -46,7 +46,7 @@ def test_features_equal_a_float64_reference_on_windows():
     normal = (patches - patches.mean(axis=(0, 2, 3))[:, None, None]) / patches.std(axis=(0, 2, 3))[:, None, None]
     windows = np.lib.stride_tricks.sliding_window_view(normal, (3, 3), axis=(2, 3)).transpose(0, 2, 3, 1, 4, 5)
     flat = windows.reshape(-1, 27)
-    mean, whitening = zca_whitening(flat, 1e-2)
+    mean, whitening = zca_whitening(flat, 1e-3)
     drawn = np.random.default_rng(1).choice(len(flat), 8, replace=False)
     filters = (flat[drawn] - mean) @ whitening
     filters /= np.linalg.norm(filters, axis=1, keepdims=True)
