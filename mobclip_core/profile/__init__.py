@@ -1,0 +1,74 @@
+"""The profile: one YAML file describes one deployment, and this package is its schema.
+
+Belongs here: every option a data team can set, with its default and its range. Does not belong here: reading the
+sources that a profile names.
+"""
+
+from mobclip_core.profile.inputs import (
+    CensusConfig,
+    Flows,
+    GridConfig,
+    HistogramBin,
+    ImageryConfig,
+    MobilityConfig,
+    PoiConfig,
+    PoiPoints,
+    PoiZoneCounts,
+    RandomConvolutionalConfig,
+    RegionMembers,
+    RegionsConfig,
+    TextEncoderConfig,
+    TimmConfig,
+    Trips,
+    Visits,
+    ZoneLayer,
+)
+from mobclip_core.profile.learning import (
+    CityLabel,
+    EncoderConfig,
+    EvaluationConfig,
+    InputName,
+    LineConfig,
+    MethodName,
+    PointLabel,
+    RasterLabel,
+    TaskConfig,
+    ZoneLabel,
+)
+from mobclip_core.profile.loading import PROFILES_DIR, load_profile, profile_path
+from mobclip_core.profile.model import DuckDBConfig, Profile
+
+__all__ = [
+    "PROFILES_DIR",
+    "CensusConfig",
+    "CityLabel",
+    "DuckDBConfig",
+    "EncoderConfig",
+    "EvaluationConfig",
+    "Flows",
+    "GridConfig",
+    "HistogramBin",
+    "ImageryConfig",
+    "InputName",
+    "LineConfig",
+    "MethodName",
+    "MobilityConfig",
+    "PoiConfig",
+    "PoiPoints",
+    "PoiZoneCounts",
+    "PointLabel",
+    "Profile",
+    "RandomConvolutionalConfig",
+    "RasterLabel",
+    "RegionMembers",
+    "RegionsConfig",
+    "TaskConfig",
+    "TextEncoderConfig",
+    "TimmConfig",
+    "Trips",
+    "Visits",
+    "ZoneLabel",
+    "ZoneLayer",
+    "load_profile",
+    "profile_path",
+]

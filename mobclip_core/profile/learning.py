@@ -1,0 +1,236 @@
+"""Settings of what is learnt and judged: LINE, the encoder, GeoBench tasks, scoring.
+
+Belongs here: every option of training and evaluation. Does not belong here: what they do.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from mobclip_core.profile.base import Settings
+
+
+class LineConfig(Settings):
+    """LINE, second order (Tang et al. 2015).
+
+    Args:
+        dimensions: Length of a vector (the paper: 128).
+        samples_per_edge: Positive samples drawn, as a multiple of the number of edges.
+        max_samples: Upper bound of the samples.
+        negatives: Negative samples for each positive one.
+        learning_rate: Initial rate of SGD, decayed linearly to zero.
+        batch_size: Positive samples a step.
+        seed: Seed.
+    """
+
+    dimensions: Annotated[int, Field(ge=2)] = 128
+    samples_per_edge: Annotated[float, Field(gt=0)] = 20.0
+    max_samples: Annotated[int, Field(ge=1)] = 20_000_000
+    negatives: Annotated[int, Field(ge=1)] = 5
+    learning_rate: Annotated[float, Field(gt=0)] = 0.025
+    batch_size: Annotated[int, Field(ge=1)] = 4096
+    seed: int = 0
+
+
+class EncoderConfig(Settings):
+    """The encoder and its training. Defaults are the paper's (arXiv 2506.01297, section 4).
+
+    Args:
+        dimensions: Length of the embedding.
+        layers: LightGCN layers.
+        feature_fusion: Add a projection of the cell's own features to its node input; the paper's is the table alone.
+        fusion_hidden: Width of the fusion's one hidden layer; linear if None.
+        spatial_edges_weight: Weight of edges between adjacent cells beside the mobility edges in the propagation.
+        contrastive_weight: Weight of the contrastive loss.
+        reconstruction_weight: Weight of the error of decoding every modality's features from the embedding.
+        modality_dropout: Probability that a modality of a cell is hidden from the fusion in a training step.
+        normalise_output: Scale each embedding to unit length.
+        demographics_hidden: Width of the demographic head's hidden layer.
+        temperatures: Fixed temperature of the loss, by modality.
+        batch_size: Cells a step.
+        learning_rate: AdamW.
+        weight_decay: AdamW, on matrices only.
+        max_epochs: Upper bound.
+        patience: Epochs without a better validation loss before training stops.
+        validation_fraction: Fraction of spatial blocks held out of the loss for early stopping.
+        validation_block_resolution: H3 resolution of those blocks.
+        seed: Seed.
+        device: `auto`, `cpu` or `cuda`.
+    """
+
+    dimensions: Annotated[int, Field(ge=2)] = 128
+    layers: Annotated[int, Field(ge=0)] = 2
+    feature_fusion: bool = False
+    fusion_hidden: Annotated[int, Field(ge=1)] | None = None
+    spatial_edges_weight: Annotated[float, Field(ge=0)] = 0.0
+    contrastive_weight: Annotated[float, Field(ge=0)] = 1.0
+    reconstruction_weight: Annotated[float, Field(ge=0)] = 0.0
+    modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    normalise_output: bool = False
+    demographics_hidden: Annotated[int, Field(ge=1)] = 64
+    temperatures: dict[Literal["poi", "imagery", "census"], Annotated[float, Field(gt=0)]] = {
+        "poi": 0.5,
+        "census": 0.7,
+        "imagery": 0.2,
+    }
+    batch_size: Annotated[int, Field(ge=2)] = 20_480
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-3
+    max_epochs: Annotated[int, Field(ge=1)] = 100
+    patience: Annotated[int, Field(ge=1)] = 10
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    validation_block_resolution: Annotated[int, Field(ge=0, le=15)] = 3
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+InputName = Literal["poi", "imagery", "census", "mobility"]
+MethodName = Literal["embeddings", "coordinates", "raw_features", "pca_128", "poi", "imagery", "census", "mobility"]
+
+
+class RasterLabel(Settings):
+    """Label: mean of a raster over each cell."""
+
+    kind: Literal["raster"]
+    file: str
+    band: Annotated[int, Field(ge=1)] = 1
+
+
+class PointLabel(Settings):
+    """Label: points with a value, gathered by cell.
+
+    Args:
+        kind: Discriminator.
+        file: Table.
+        lon: Longitude column (in `file` or in `positions`).
+        lat: Latitude column.
+        value: Value column.
+        weight: Column that weights the mean.
+        gather: How the points of a cell become its label; a cell without points has none.
+        positions: Second table that holds the positions.
+        id_column: Identifier in `file`; repeated ones are dropped and counted. Needed with `positions`.
+        positions_id_column: Identifier in `positions`.
+        missing_values: Numbers that stand for "missing".
+    """
+
+    kind: Literal["points"]
+    file: str
+    lon: str
+    lat: str
+    value: str
+    weight: str | None = None
+    gather: Literal["mean", "sum", "count"] = "mean"
+    positions: str | None = None
+    id_column: str | None = None
+    positions_id_column: str | None = None
+    missing_values: list[float] = [-999.0]
+
+    @model_validator(mode="after")
+    def _positions_are_joined(self) -> Self:
+        if self.positions is not None and (self.id_column is None or self.positions_id_column is None):
+            raise ValueError("positions needs id_column and positions_id_column to join the two tables")
+        return self
+
+
+class ZoneLabel(Settings):
+    """Label: a table by zone (county), predicted from the weighted mean of the zone's cells.
+
+    Args:
+        kind: Discriminator.
+        file: Table.
+        id_column: Zone identifier in the table.
+        value: Value column, or several that are summed.
+        divide_by: Column to divide by (a rate from two counts).
+        where: Keep rows whose column equals the value given.
+        sum_rows: Sum the rows of a zone (e.g. one row an agency) before dividing.
+        zones: File of the zone polygons.
+        zone_id_column: Identifier in the polygon file; polygons that share one are merged.
+        zone_where: As `where` of a zone layer.
+        weighting: Weight of a cell in its zone's mean.
+        missing_values: Numbers that stand for "missing".
+        scale: County or city.
+    """
+
+    kind: Literal["zones"]
+    file: str
+    id_column: str
+    value: str | Annotated[list[str], Field(min_length=1)]
+    divide_by: str | None = None
+    where: dict[str, str] = {}
+    sum_rows: bool = False
+    zones: str
+    zone_id_column: str
+    zone_where: dict[str, str] = {}
+    weighting: Literal["population", "area"] = "population"
+    missing_values: list[float] = [-999.0]
+    scale: Literal["county", "city"] = "county"
+
+
+class CityLabel(Settings):
+    """Label: a table of cities with a centre and a radius, predicted from the weighted mean of the cells within.
+
+    Args:
+        kind: Discriminator.
+        file: Table.
+        id_column: City identifier.
+        lon: Longitude of the centre.
+        lat: Latitude of the centre.
+        radius_km: Column with the radius.
+        value: Value column.
+        weighting: Weight of a cell in its city's mean.
+        missing_values: Numbers that stand for "missing".
+    """
+
+    kind: Literal["cities"]
+    file: str
+    id_column: str
+    lon: str
+    lat: str
+    radius_km: str
+    value: str
+    weighting: Literal["population", "area"] = "population"
+    missing_values: list[float] = [-999.0]
+
+
+class TaskConfig(Settings):
+    """One GeoBench task.
+
+    Args:
+        title: Name for people.
+        source: Where the label comes from, in words: dataset, year, and what it stands in for.
+        unit: Unit of the label.
+        label: The label.
+        transform: What the probe predicts: the value itself or its log(1 + x).
+        overlaps: Inputs that hold the label or a part of it; scores from these inputs say `leak`.
+    """
+
+    title: str
+    source: str
+    unit: str
+    label: Annotated[RasterLabel | PointLabel | ZoneLabel | CityLabel, Field(discriminator="kind")]
+    transform: Literal["identity", "log1p"] = "identity"
+    overlaps: list[InputName] = []
+
+
+class EvaluationConfig(Settings):
+    """How tasks are scored.
+
+    Args:
+        seeds: Seeds; each is a split and a probe of its own.
+        probes: Probes.
+        splits: `random` (80/20, the paper's) and `spatial` (k folds of whole H3 parents).
+        block_resolution: H3 resolution of the spatial blocks.
+        folds: Folds of the spatial split, and of random splits with fewer units than `small_sample`.
+        small_sample: Below this many units a random split is k-fold and the probe is ridge only.
+        bootstrap: Resamples for the intervals.
+        lightgbm_methods: Representations that boosted trees are fitted to as well; ridge scores all of them.
+    """
+
+    seeds: Annotated[list[int], Field(min_length=1)] = [0, 1, 2]
+    probes: list[Literal["ridge", "lightgbm"]] = ["ridge", "lightgbm"]
+    splits: list[Literal["random", "spatial"]] = ["random", "spatial"]
+    block_resolution: Annotated[int, Field(ge=0, le=15)] = 3
+    folds: Annotated[int, Field(ge=2)] = 5
+    small_sample: Annotated[int, Field(ge=2)] = 200
+    bootstrap: Annotated[int, Field(ge=10)] = 200
+    lightgbm_methods: list[MethodName] = ["embeddings", "coordinates", "raw_features"]

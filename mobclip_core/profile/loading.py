@@ -1,0 +1,97 @@
+"""Reading a profile from its YAML file.
+
+Belongs here: finding the file, filling in variables and paths, and the errors that say what is wrong with it.
+Does not belong here: the schema.
+
+Paths in a profile may hold `${NAME}` or `${NAME:-default}`. A relative path starts at the folder of the YAML file; a
+relative path inside an environment variable starts at the working directory, as on a command line.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from mobclip_core.errors import ProfileError
+from mobclip_core.profile.model import Profile
+
+PROFILES_DIR = Path(__file__).resolve().parents[2] / "dagster_home" / "profiles"
+_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+
+
+def profile_path(name_or_path: str) -> Path:
+    """The YAML file of a profile given by name (under `dagster_home/profiles`) or by path.
+
+    Raises:
+        ProfileError: If there is no such file.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = PROFILES_DIR / f"{name_or_path}.yaml"
+    if not path.is_file():
+        known = sorted(p.stem for p in PROFILES_DIR.glob("*.yaml"))
+        raise ProfileError(f"no profile {name_or_path!r}: {path} is not a file; profiles here: {known}")
+    return path.resolve()
+
+
+def load_profile(name_or_path: str) -> Profile:
+    """Read and check a profile.
+
+    Args:
+        name_or_path: Name of a profile under `dagster_home/profiles`, or path of a YAML file.
+
+    Raises:
+        ProfileError: Naming the file and, for every problem, the key, the value found and what was expected.
+    """
+    path = profile_path(name_or_path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ProfileError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ProfileError(f"{path}: found {type(raw).__name__}, expected a mapping of keys")
+    try:
+        return Profile.model_validate(_expand(raw, path))
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            key = ".".join(str(part) for part in problem["loc"]) or "(whole file)"
+            found = problem["input"]
+            shown = type(found).__name__ if isinstance(found, dict | list | BaseModel) else repr(found)
+            lines.append(f"\n  - {key}: found {shown}, expected: {problem['msg']}")
+        raise ProfileError(f"{path}: {len(lines)} problem(s){''.join(lines)}") from None
+
+
+_PATH_KEYS = {"file", "storage", "positions", "dasymetric", "checkpoint"}
+
+
+def _expand(value: Any, path: Path, key: str = "", where: str = "") -> Any:
+    """Fill in variables and make paths absolute, all over a YAML tree."""
+    if isinstance(value, dict):
+        return {k: _expand(v, path, str(k), f"{where}.{k}" if where else str(k)) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_expand(v, path, "", f"{where}.{i}") for i, v in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    is_path = key in _PATH_KEYS or (key == "zones" and Path(value).suffix != "")
+
+    def fill(match: re.Match[str]) -> str:
+        name, default = match.group(1), match.group(2)
+        found = os.environ.get(name, "")
+        if found:
+            starts_path = is_path and match.start() == 0 and "://" not in found
+            return str(Path(found).absolute()) if starts_path else found
+        if default is None:
+            raise ProfileError(
+                f"{path}: {where}: environment variable {name} is not set; set it or write ${{{name}:-default}}"
+            )
+        return default
+
+    value = _VARIABLE.sub(fill, value)
+    if is_path and "://" not in value and not Path(value).is_absolute():
+        return os.path.normpath(path.parent / value)
+    return value
