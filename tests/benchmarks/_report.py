@@ -1,0 +1,36 @@
+"""What every benchmark shares: timing and the line of JSON."""
+
+import json
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable
+
+
+def median_seconds(work: Callable[[], object], repeats: int) -> float:
+    """Median wall time of several calls."""
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def report(
+    benchmark: str, value: float, unit: str, *, n: int, baseline: float | None, floor_ratio: float | None = None
+) -> None:
+    """Print the result: `ratio` is ours over the baseline for rates, so that bigger is better."""
+    line = {
+        "benchmark": benchmark,
+        "value": value,
+        "unit": unit,
+        "baseline": baseline,
+        "ratio": None if baseline is None else value / baseline,
+        "floor_ratio": floor_ratio,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "device": f"cpu {platform.machine()}",
+        "n": n,
+    }
+    print(json.dumps(line))
