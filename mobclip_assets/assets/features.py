@@ -33,7 +33,7 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
         group="poi",
         kinds={"duckdb", "parquet"},
         deps=[all_regions("grid_cells"), "zone_cells", "census_features", *source_names(profile, "poi_")],
-        code=Code(["poi", "text", "sources"], ["poi_"], [profile.poi]),
+        code=Code(["poi", "text", "crosswalk", "sources"], ["poi_", "zone_"], [profile.poi]),
     )
     def poi_aggregates(deployment: Deployment, region: str) -> StepResult:
         """POIs of each cell: counts by category and a text vector of categories and names.

@@ -24,7 +24,7 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
             all_regions("census_features"),
             *source_names(profile, "mobility_"),
         ],
-        code=Code(["mobility/edges", "sources"], ["mobility_"], [profile.mobility]),
+        code=Code(["mobility/edges", "crosswalk", "sources"], ["mobility_", "zone_"], [profile.mobility]),
     )
     def mobility_edges(deployment: Deployment, region: str) -> StepResult:
         """Movement between cells that begins in a region, from visits, trips and zone-to-zone flows, k-anonymous."""

@@ -1,16 +1,15 @@
 """The demo country as `make demo` builds it: the embeddings have to be worth more than what they were made of."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from typer.testing import CliRunner
 
 from mobclip_assets.cli import app
 from mobclip_core.demo.generate import generate_demo
 from mobclip_core.profile import PROFILES_DIR
+from tests.building import materialize
 
 pytestmark = pytest.mark.slow
 
@@ -20,16 +19,9 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     folder = tmp_path_factory.mktemp("demo")
     generate_demo(folder / "raw")
     text = (PROFILES_DIR / "demo.yaml").read_text().replace("${MOBCLIP_DEMO_DATA:-../demo_data}", str(folder / "raw"))
-    profile = folder / "demo.yaml"
-    profile.write_text(yaml.safe_dump(yaml.safe_load(text) | {"storage": str(folder / "lake")}))
-    (folder / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DAGSTER_HOME", str(folder))
-        patch.setenv("MOBCLIP_PROFILE", str(profile))
-        built = CliRunner().invoke(app, ["materialize", "--profile", str(profile)])
-        assert built.exit_code == 0, built.stderr
-        shown = CliRunner().invoke(app, ["scores", "--profile", str(profile), "--json"])
-    assert Path(folder / "lake" / "map.png").read_bytes().startswith(b"\x89PNG")
+    profile = materialize(folder, text)
+    shown = CliRunner().invoke(app, ["scores", "--profile", str(profile), "--json"])
+    assert (folder / "lake" / "map.png").read_bytes().startswith(b"\x89PNG")
     return json.loads(shown.stdout)
 
 

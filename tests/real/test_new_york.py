@@ -7,13 +7,13 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from typer.testing import CliRunner
 
 from mobclip_assets.cli import app
 from mobclip_core.contracts import matrix_of
 from mobclip_core.deployment import Deployment
 from mobclip_core.profile import PROFILES_DIR, load_profile
+from tests.building import materialize
 
 PROFILE = load_profile("new_york")
 pytestmark = [
@@ -30,15 +30,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("new_york")
     text = (PROFILES_DIR / "new_york.yaml").read_text()
     text = text.replace("../../../shared/data", str(Path(PROFILE.census.file).parents[1]))
-    profile = folder / "new_york.yaml"
-    profile.write_text(yaml.safe_dump(yaml.safe_load(text) | {"storage": str(folder / "lake")}))
-    (folder / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DAGSTER_HOME", str(folder))
-        patch.setenv("MOBCLIP_PROFILE", str(profile))
-        result = CliRunner().invoke(app, ["materialize", "--profile", str(profile)])
-    assert result.exit_code == 0, result.stderr
-    return profile
+    return materialize(folder, text)
 
 
 def test_every_cell_of_the_state_is_embedded(built):
