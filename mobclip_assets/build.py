@@ -14,6 +14,15 @@ from mobclip_assets.partitions import make_regions
 from mobclip_assets.resources import DeploymentResource
 from mobclip_core.profile import load_profile, profile_path
 
+# a fresh interpreter for every step would spend most of its time importing
+_EXECUTOR = dg.multi_or_in_process_executor.configured(
+    {
+        "multiprocess": {
+            "max_concurrent": 2,
+            "start_method": {"forkserver": {"preload_modules": ["mobclip_assets.definitions"]}},
+        }
+    }
+)
 _GROUPS = (geography, features, mobility, model, geobench, publishing)
 
 
@@ -34,5 +43,5 @@ def build_defs(profile: str) -> dg.Definitions:
         asset_checks=make_checks(regions),
         jobs=make_jobs(),
         resources={"deployment": DeploymentResource(profile=str(profile_path(profile)))},
-        executor=dg.multi_or_in_process_executor,
+        executor=_EXECUTOR,
     )
