@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from mobclip_core.errors import MobclipError
-from mobclip_core.profile import PROFILES_DIR
+from mobclip_core.profile import PROFILES_DIR, load_profile
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A country's places as vectors: build and inspect.")
 console = Console(stderr=True)
@@ -66,7 +66,7 @@ def _materialize(profile: str, select: Sequence[str], region: Sequence[str]) -> 
     definitions = build_defs(profile)
     graph = definitions.resolve_asset_graph()
     job = definitions.resolve_implicit_global_asset_job_def()
-    regions = _wanted_regions(graph, region)
+    regions = _wanted_regions(profile, region)
     stages = runs.plan_stages(graph, runs.wanted_assets(graph, select))
     began = time.monotonic()
     failures: list[runs.Failure] = []
@@ -104,9 +104,8 @@ def _show_failure(failure: Any) -> None:
         console.print(f"[bold red]failed[/] {where}: {message}", highlight=False, soft_wrap=True)
 
 
-def _wanted_regions(graph: Any, region: Sequence[str]) -> list[str]:
-    partitions = next(p for key in graph.materializable_asset_keys if (p := graph.get(key).partitions_def) is not None)
-    known: list[str] = list(partitions.get_partition_keys())
+def _wanted_regions(profile: str, region: Sequence[str]) -> list[str]:
+    known = load_profile(profile).regions.region_keys
     unknown = sorted(set(region) - set(known))
     if unknown:
         raise MobclipError(f"no region {', '.join(unknown)} in this profile; it has {', '.join(known)}")

@@ -18,6 +18,9 @@ from mobclip_core.contracts import CONTRACTS
 from mobclip_core.deployment import Deployment, StepResult
 from mobclip_core.profile import Profile
 
+GPU_POOL = "gpu"
+"""Pool of the steps that use a GPU where there is one."""
+
 RegionalStep = Callable[[Deployment, str], StepResult]
 GlobalStep = Callable[[Deployment], StepResult]
 Dep = str | dg.AssetKey | dg.AssetDep

@@ -254,7 +254,7 @@ class Store:
         try:
             yield aside
             if not self.is_local:
-                self._put(f"{self.root}/catalog.duckdb", aside.read_bytes())
+                self.publish("catalog.duckdb", aside.read_bytes())
             aside.replace(self.catalog_path)
         finally:
             aside.unlink(missing_ok=True)

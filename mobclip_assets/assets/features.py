@@ -3,11 +3,9 @@
 import dagster as dg
 
 from mobclip_assets.assets.sources import source_names
-from mobclip_assets.making import AssetMaker, Code
+from mobclip_assets.making import GPU_POOL, AssetMaker, Code
 from mobclip_assets.partitions import all_regions
 from mobclip_core.deployment import Deployment, StepResult
-
-GPU_POOL = "gpu"
 
 
 def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:

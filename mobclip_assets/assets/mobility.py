@@ -2,9 +2,8 @@
 
 import dagster as dg
 
-from mobclip_assets.assets.features import GPU_POOL
 from mobclip_assets.assets.sources import source_names
-from mobclip_assets.making import AssetMaker, Code
+from mobclip_assets.making import GPU_POOL, AssetMaker, Code
 from mobclip_assets.partitions import all_regions
 from mobclip_core.deployment import Deployment, StepResult
 
