@@ -12,6 +12,8 @@ import pyarrow as pa
 from mobclip_core.contracts import CONTRACTS
 from mobclip_core.deployment import Deployment
 from mobclip_core.errors import MissingTableError, SourceError
+from mobclip_core.profile import Files
+from mobclip_core.sources.tables import source_files
 from mobclip_core.sql import sql_text
 
 _DEFECTS = {
@@ -100,7 +102,7 @@ def _read(deployment: Deployment, table: str, columns: list[str], region: str) -
 
 
 def require_matching_zones(
-    connection: duckdb.DuckDBPyConnection, deployment: Deployment, file: str, column: str, layer: str, matched: int
+    connection: duckdb.DuckDBPyConnection, deployment: Deployment, file: Files, column: str, layer: str, matched: int
 ) -> None:
     """Raise if a table by zone has rows, the layer has zones, and not one of them matches.
 
@@ -128,7 +130,9 @@ def require_matching_zones(
         )
 
 
-def require_usable_positions(file: str, columns: Sequence[str], statuses: Mapping[str, tuple[int, list[int]]]) -> None:
+def require_usable_positions(
+    file: Files, columns: Sequence[str], statuses: Mapping[str, tuple[int, list[int]]]
+) -> None:
     """Raise if more than half of a source's positions have one and the same defect.
 
     Args:
@@ -145,5 +149,9 @@ def require_usable_positions(file: str, columns: Sequence[str], statuses: Mappin
         rows, first = statuses.get(status, (0, []))
         if rows > total / 2:
             raise SourceError(
-                file, f"{rows} of {total} positions {problem}", column=" and ".join(columns), rows=first, hint=hint
+                source_files(file),
+                f"{rows} of {total} positions {problem}",
+                column=" and ".join(columns),
+                rows=first,
+                hint=hint,
             )

@@ -15,31 +15,48 @@ class ProfileError(MobclipError):
     """A profile file cannot be read or a value in it is not what was expected."""
 
 
+FILE_BITS = 40
+"""Rows of a source of several files are numbered: number of the file << 40 | 0-based row in that file."""
+
+
 class SourceError(MobclipError):
     """A source file is missing, unreadable, or does not hold what the profile says it holds.
 
     Args:
-        file: Path or URL of the file.
+        file: Path or URL of the file; of all files of a source where the fault is not that of one.
         problem: What is wrong, in one sentence.
         column: The column concerned, if one is.
-        rows: Numbers of the first offending rows (0-based, in file order).
+        rows: Numbers of the first offending rows (0-based, in file order; see `FILE_BITS` for several files).
         hint: What the reader can do about it.
     """
 
     def __init__(
-        self, file: str, problem: str, *, column: str | None = None, rows: Sequence[int] = (), hint: str | None = None
+        self,
+        file: str | Sequence[str],
+        problem: str,
+        *,
+        column: str | None = None,
+        rows: Sequence[int] = (),
+        hint: str | None = None,
     ) -> None:
-        self.file = file
+        files = [file] if isinstance(file, str) else list(file)
+        more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+        self.file = files[0] + more
         self.column = column
         self.rows = tuple(int(row) for row in rows)
-        parts = [f"{file}: {problem}"]
+        parts = [f"{self.file}: {problem}"]
         if column is not None:
             parts.append(f"column: {column}")
         if self.rows:
-            parts.append("first rows: " + ", ".join(str(row) for row in self.rows[:5]))
+            parts.append("first rows: " + ", ".join(_row_name(files, row) for row in self.rows[:5]))
         if hint:
             parts.append(f"way out: {hint}")
         super().__init__("; ".join(parts))
+
+
+def _row_name(files: Sequence[str], row: int) -> str:
+    number, row = row >> FILE_BITS, row & ((1 << FILE_BITS) - 1)
+    return f"{row} of {files[number]}" if len(files) > 1 and number < len(files) else str(row)
 
 
 class ContractError(MobclipError):

@@ -72,7 +72,7 @@ def session(limits: DuckDBConfig | None = None) -> Iterator[duckdb.DuckDBPyConne
     SQL may call `point_to_cell(lon, lat, resolution)`: UBIGINT, null where a coordinate is not valid.
     """
     limits = limits or DuckDBConfig()
-    with tempfile.TemporaryDirectory(prefix="mobclip-duckdb-") as spill:
+    with tempfile.TemporaryDirectory(prefix="mobclip-duckdb-", dir=limits.spill_directory) as spill:
         connection = duckdb.connect(
             ":memory:",
             config={"memory_limit": limits.memory_limit, "threads": limits.threads, "temp_directory": spill},

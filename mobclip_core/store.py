@@ -246,6 +246,14 @@ class Store:
             shutil.rmtree(aside, ignore_errors=True)
         return local
 
+    def bundle_file(self, name: str, file: str) -> str:
+        """Path or URL of one file of a bundle's current version, for DuckDB's `read_parquet`; nothing is downloaded.
+
+        Raises:
+            MissingTableError: If the bundle has not been materialised.
+        """
+        return self.external(f"{self.root}/{name}/{self._current(name)['version']}/{file}")
+
     @contextlib.contextmanager
     def writing_catalog(self) -> Iterator[Path]:
         """Yield a path for a new catalog; when the block ends without an error it replaces the published one."""

@@ -4,6 +4,7 @@ Belongs here: naming the files of a profile. Does not belong here: reading them.
 """
 
 from pathlib import PurePosixPath
+from typing import Any
 
 import dagster as dg
 
@@ -17,13 +18,14 @@ def source_key(name: str) -> dg.AssetKey:
     return dg.AssetKey(["source", name])
 
 
-def _files(profile: Profile) -> dict[str, str]:
-    files = {"regions": profile.regions.file, "census": profile.census.file, "imagery": profile.imagery.file}
-    files |= {f"zones_{name}": layer.file for name, layer in profile.zones.items()}
-    files |= {f"poi_{name}": source.file for name, source in profile.poi.points.items()}
-    files |= {f"poi_{name}": source.file for name, source in profile.poi.zone_counts.items()}
-    files |= {f"mobility_{name}": source.file for name, source in profile.mobility.sources.items()}
-    return files | {f"label_{name.lower()}": task.label.file for name, task in profile.tasks.items()}
+def _files(profile: Profile) -> dict[str, list[str]]:
+    parts: dict[str, Any] = {"regions": profile.regions, "census": profile.census, "imagery": profile.imagery}
+    parts |= {f"zones_{name}": layer for name, layer in profile.zones.items()}
+    parts |= {f"poi_{name}": source for name, source in profile.poi.points.items()}
+    parts |= {f"poi_{name}": source for name, source in profile.poi.zone_counts.items()}
+    parts |= {f"mobility_{name}": source for name, source in profile.mobility.sources.items()}
+    parts |= {f"label_{name.lower()}": task.label for name, task in profile.tasks.items()}
+    return {name: [part.file] if isinstance(part.file, str) else list(part.file) for name, part in parts.items()}
 
 
 def source_names(profile: Profile, prefix: str) -> list[dg.AssetKey]:
@@ -32,15 +34,15 @@ def source_names(profile: Profile, prefix: str) -> list[dg.AssetKey]:
 
 
 def make_sources(profile: Profile) -> list[dg.AssetSpec]:
-    """One external asset for each raw file of the profile."""
+    """One external asset for the raw files of each source of the profile."""
     return [
         dg.AssetSpec(
             source_key(name),
-            description=f"Raw file `{PurePosixPath(file).name}`.",
+            description="Raw files " + ", ".join(f"`{PurePosixPath(file).name}`" for file in files) + ".",
             group_name=GROUP,
             owners=profile.owners,
-            kinds={PurePosixPath(file.removesuffix(".gz")).suffix.lstrip(".") or "file"},
-            metadata={"file": dg.MetadataValue.path(file)},
+            kinds={PurePosixPath(files[0].removesuffix(".gz")).suffix.lstrip(".") or "file"},
+            metadata={"files" if len(files) > 1 else "file": dg.MetadataValue.path(", ".join(files))},
         )
-        for name, file in _files(profile).items()
+        for name, files in _files(profile).items()
     ]

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from mobclip_core.crosswalk import create_zone_shares, register_grid, require_matching_zones, require_usable_positions
 from mobclip_core.deployment import CheckOutcome, Count, Deployment, StepResult
-from mobclip_core.profile import Flows, Trips, Visits
+from mobclip_core.profile import Files, Flows, Trips, Visits
 from mobclip_core.sources.tables import SourceColumn, create_source_view
 from mobclip_core.sql import session, sql_text
 from mobclip_core.store import TableRef
@@ -195,7 +195,7 @@ def _named_row_counts(read: dict[str, int], rows: _RowCounts, statuses: Sequence
     return counts | {f"rows_{status}": rows.get(status, (0,))[0] for status in statuses}
 
 
-def _require_usable(file: str, columns: Sequence[str], rows: _RowCounts) -> None:
+def _require_usable(file: Files, columns: Sequence[str], rows: _RowCounts) -> None:
     placed = {status: rows[status] for status in rows if status not in ("without_person", "without_time")}
     statuses = {status: (number, first) for status, (number, _, first) in placed.items()}
     missing = statuses.pop("without_position", None)

@@ -4,25 +4,9 @@ Belongs here: every option a data team can set, with its default and its range. 
 sources that a profile names.
 """
 
-from mobclip_core.profile.inputs import (
-    CensusConfig,
-    Flows,
-    GridConfig,
-    HistogramBin,
-    ImageryConfig,
-    MobilityConfig,
-    PoiConfig,
-    PoiPoints,
-    PoiZoneCounts,
-    RandomConvolutionalConfig,
-    RegionMembers,
-    RegionsConfig,
-    TextEncoderConfig,
-    TimmConfig,
-    Trips,
-    Visits,
-    ZoneLayer,
-)
+from mobclip_core.profile.base import Files
+from mobclip_core.profile.census import CensusConfig, HistogramBin
+from mobclip_core.profile.imagery import ImageryConfig, RandomConvolutionalConfig, TimmConfig
 from mobclip_core.profile.learning import (
     CityLabel,
     EncoderConfig,
@@ -36,7 +20,11 @@ from mobclip_core.profile.learning import (
     ZoneLabel,
 )
 from mobclip_core.profile.loading import PROFILES_DIR, load_profile, profile_path
+from mobclip_core.profile.mobility import Flows, MobilityConfig, Trips, Visits
 from mobclip_core.profile.model import DuckDBConfig, Profile
+from mobclip_core.profile.places import GridConfig, RegionMembers, RegionsConfig, ZoneLayer
+from mobclip_core.profile.poi import PoiConfig, PoiPoints, PoiZoneCounts
+from mobclip_core.profile.text import TextEncoderConfig
 
 __all__ = [
     "PROFILES_DIR",
@@ -45,6 +33,7 @@ __all__ = [
     "DuckDBConfig",
     "EncoderConfig",
     "EvaluationConfig",
+    "Files",
     "Flows",
     "GridConfig",
     "HistogramBin",

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
+Files = str | Annotated[list[str], Field(min_length=1)]
+"""One path, URL or glob pattern, or several: the rows of all files together are one source."""
+
 
 class Settings(BaseModel):
     """A part of a profile: unknown keys are errors, values do not change once read."""

@@ -65,7 +65,7 @@ def load_profile(name_or_path: str) -> Profile:
         raise ProfileError(f"{path}: {len(lines)} problem(s){''.join(lines)}") from None
 
 
-_PATH_KEYS = {"file", "storage", "positions", "dasymetric", "checkpoint"}
+_PATH_KEYS = {"file", "storage", "positions", "dasymetric", "checkpoint", "spill_directory"}
 
 
 def _expand(value: Any, path: Path, key: str = "", where: str = "") -> Any:
@@ -73,7 +73,8 @@ def _expand(value: Any, path: Path, key: str = "", where: str = "") -> Any:
     if isinstance(value, dict):
         return {k: _expand(v, path, str(k), f"{where}.{k}" if where else str(k)) for k, v in value.items()}
     if isinstance(value, list):
-        return [_expand(v, path, "", f"{where}.{i}") for i, v in enumerate(value)]
+        # a list under a key that takes paths is a list of paths
+        return [_expand(v, path, key if key in _PATH_KEYS else "", f"{where}.{i}") for i, v in enumerate(value)]
     if not isinstance(value, str):
         return value
 

@@ -9,17 +9,12 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator, model_validator
 
 from mobclip_core.profile.base import Settings
-from mobclip_core.profile.inputs import (
-    CensusConfig,
-    Flows,
-    GridConfig,
-    ImageryConfig,
-    MobilityConfig,
-    PoiConfig,
-    RegionsConfig,
-    ZoneLayer,
-)
+from mobclip_core.profile.census import CensusConfig
+from mobclip_core.profile.imagery import ImageryConfig
 from mobclip_core.profile.learning import EncoderConfig, EvaluationConfig, LineConfig, TaskConfig
+from mobclip_core.profile.mobility import Flows, MobilityConfig
+from mobclip_core.profile.places import GridConfig, RegionsConfig, ZoneLayer
+from mobclip_core.profile.poi import PoiConfig
 
 
 class DuckDBConfig(Settings):
@@ -28,10 +23,12 @@ class DuckDBConfig(Settings):
     Args:
         memory_limit: DuckDB size, e.g. `3GB`.
         threads: Threads.
+        spill_directory: Folder for what does not fit in memory; the system's folder for temporary files if None.
     """
 
     memory_limit: str = "3GB"
     threads: Annotated[int, Field(ge=1)] = 2
+    spill_directory: str | None = None
 
 
 class Profile(Settings):

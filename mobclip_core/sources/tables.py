@@ -1,9 +1,11 @@
 """Tables: CSV (compressed or not), Parquet, GeoParquet, and the attributes of vector files, as DuckDB views.
 
-Belongs here: checked, typed, lazy access to the rows of a file. Does not belong here: geometry (see `polygons`).
+Belongs here: checked, typed, lazy access to the rows of one or several files. Does not belong here: geometry (see
+`polygons`).
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -11,7 +13,8 @@ import duckdb
 import fsspec
 import pyarrow as pa
 
-from mobclip_core.errors import SourceError
+from mobclip_core.errors import FILE_BITS, SourceError
+from mobclip_core.profile import Files
 
 MAX_UNREADABLE = 0.1
 """A column of which a larger fraction cannot be read as its type has the wrong type; below, values become null."""
@@ -76,6 +79,46 @@ def require_file(file: str) -> None:
         raise SourceError(file, "no such file", hint="check the path in the profile and the variables it uses")
 
 
+def source_files(file: Files) -> list[str]:
+    """The files behind a path, a URL, a glob pattern or several of these: sorted, each once.
+
+    Raises:
+        SourceError: Naming the file that is not there or the pattern that nothing matches.
+    """
+    found: set[str] = set()
+    for name in [file] if isinstance(file, str) else file:
+        fs, path = fsspec.core.url_to_fs(name)
+        if not _is_pattern(name) or fs.exists(path):
+            require_file(name)
+            found.add(name)
+            continue
+        matches = fs.glob(path)
+        if not matches:
+            raise SourceError(
+                name, "no file matches", hint="check the pattern in the profile and the variables it uses"
+            )
+        found.update(str(fs.unstrip_protocol(match)) if "://" in name else str(match) for match in matches)
+    return sorted(found)
+
+
+def _is_pattern(name: str) -> bool:
+    # a question mark begins the query of a web address
+    return any(sign in name for sign in ("*[" if name.startswith("http") else "*?["))
+
+
+@contextlib.contextmanager
+def reading(file: Files) -> Iterator[None]:
+    """Turn what DuckDB raises while a statement reads a damaged file into a `SourceError` that names it."""
+    try:
+        yield
+    except (duckdb.ProgrammingError, duckdb.OutOfMemoryException):
+        raise  # a mistake of ours or a limit of the machine, not the file's fault
+    except duckdb.Error as error:
+        raise SourceError(
+            file, f"cannot be read to its end: {first_line(error)}", hint="the file may be truncated; fetch it again"
+        ) from error
+
+
 def local_or_bytes(file: str) -> str | bytes:
     """What GDAL can open: the path of a local file, the content of a remote one."""
     if "://" not in file:
@@ -84,55 +127,81 @@ def local_or_bytes(file: str) -> str | bytes:
         return bytes(remote.read())
 
 
-def _open(connection: duckdb.DuckDBPyConnection, view: str, file: str) -> None:
-    """Create the raw view: all columns of the file and `source_row`, the 0-based number of the row."""
-    require_file(file)
-    if "://" in file and not file.startswith("file://"):
-        fs, _ = fsspec.core.url_to_fs(file)
-        name = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
-        if not connection.filesystem_is_registered(name):
-            connection.register_filesystem(fs)
-    suffix = file_suffix(file)
-    literal = "'" + file.replace("'", "''") + "'"
+def _register_remote(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> None:
+    for file in files:
+        if "://" in file and not file.startswith("file://"):
+            fs, _ = fsspec.core.url_to_fs(file)
+            name = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
+            if not connection.filesystem_is_registered(name):
+                connection.register_filesystem(fs)
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _open(connection: duckdb.DuckDBPyConnection, view: str, files: Sequence[str]) -> None:
+    """Create the raw view: all columns of the files and `source_row` (see `FILE_BITS`)."""
+    _register_remote(connection, files)
+    suffixes = sorted({file_suffix(file) for file in files})
+    if len(suffixes) > 1:
+        raise SourceError(
+            list(files), f"files of different kinds: {', '.join(suffixes)}", hint="give each kind a source of its own"
+        )
+    suffix = suffixes[0]
     target = quote(view)
     try:
         if suffix in PARQUET_SUFFIXES:
+            names = ", ".join(_literal(file) for file in files)
             connection.execute(
                 f"CREATE OR REPLACE TEMP VIEW {target} AS "  # noqa: S608 - quoted above
-                f"SELECT * EXCLUDE (file_row_number), file_row_number AS source_row "
-                f"FROM read_parquet({literal}, file_row_number = true, hive_partitioning = false)"
+                f"SELECT *, file_index::BIGINT * {1 << FILE_BITS} + file_row_number AS source_row "
+                f"FROM read_parquet([{names}], hive_partitioning = false)"
             )
         elif suffix in (".csv", ".tsv", ".txt"):
-            connection.execute(
-                f"CREATE OR REPLACE TEMP VIEW {target} AS SELECT *, row_number() OVER () - 1 AS source_row "  # noqa: S608 - quoted above
-                f"FROM read_csv({literal}, header = true, all_varchar = true, sample_size = 1000, null_padding = false)"
-            )
+            parts = [
+                f"SELECT *, row_number() OVER () - 1 + {i << FILE_BITS} AS source_row "  # noqa: S608 - quoted above
+                f"FROM read_csv({_literal(file)}, header = true, all_varchar = true, sample_size = 1000, "
+                "null_padding = false)"
+                for i, file in enumerate(files)
+            ]
+            connection.execute(f"CREATE OR REPLACE TEMP VIEW {target} AS {' UNION ALL BY NAME '.join(parts)}")
         else:
             import pyogrio
 
-            _, attributes = pyogrio.read_arrow(local_or_bytes(file), read_geometry=False)
-            rows = pa.array(range(attributes.num_rows), pa.int64())
-            connection.register(f"{view}_arrow", attributes.append_column("source_row", rows))
+            tables = []
+            for i, file in enumerate(files):
+                _, attributes = pyogrio.read_arrow(local_or_bytes(file), read_geometry=False)
+                rows = pa.array(range(i << FILE_BITS, (i << FILE_BITS) + attributes.num_rows), pa.int64())
+                tables.append(attributes.append_column("source_row", rows))
+            connection.register(f"{view}_arrow", pa.concat_tables(tables, promote_options="permissive"))
             connection.execute(f"CREATE OR REPLACE TEMP VIEW {target} AS SELECT * FROM {quote(view + '_arrow')}")  # noqa: S608
         connection.execute(f"SELECT * FROM {target} LIMIT 0")  # noqa: S608 - quoted above
     except (duckdb.Error, OSError, ValueError, RuntimeError) as error:
         raise SourceError(
-            file, f"cannot be read: {first_line(error)}", hint="the file may be truncated; fetch it again"
+            list(files), f"cannot be read: {first_line(error)}", hint="the file may be truncated; fetch it again"
         ) from error
 
 
 def create_source_view(
-    connection: duckdb.DuckDBPyConnection, view: str, file: str, columns: Mapping[str, SourceColumn]
+    connection: duckdb.DuckDBPyConnection,
+    view: str,
+    file: Files,
+    columns: Mapping[str, SourceColumn],
+    *,
+    verify: bool = True,
 ) -> dict[str, int]:
-    """Create a view over the rows of a file with typed, renamed columns and `source_row`.
+    """Create a view over the rows of files with typed, renamed columns and `source_row`.
 
     Values that cannot be read as their type become null and are counted; so do empty strings and missing values.
 
     Args:
         connection: The step's DuckDB session.
         view: Name of the view to create.
-        file: Path or URL of a CSV, Parquet or vector file.
+        file: Paths, URLs or glob patterns of CSV, Parquet or vector files.
         columns: Name in the view -> column of the file.
+        verify: Read every value now, so that damage in the middle of a file shows here. A caller that does not want to
+            read a large file twice says False and runs its own statements inside `reading`.
 
     Returns:
         Counts: `rows`, and `unreadable_<name>` for each column with such values.
@@ -141,12 +210,13 @@ def create_source_view(
         SourceError: Missing or unreadable file, missing column, or a column of the wrong type.
     """
     raw = f"{view}_raw"
-    _open(connection, raw, file)
+    files = source_files(file)
+    _open(connection, raw, files)
     present = {row[0]: row[1] for row in connection.execute(f"DESCRIBE {quote(raw)}").fetchall()}
     for column in columns.values():
         if column.source not in present:
             raise SourceError(
-                file,
+                files,
                 f"no column {column.source!r}",
                 column=column.source,
                 hint=f"the file has {sorted(set(present) - {'source_row'})[:40]}; name the right one in the profile",
@@ -154,7 +224,7 @@ def create_source_view(
         found = present[column.source]
         if column.type == "BLOB" and not found.startswith(("BLOB", "GEOMETRY")):
             raise SourceError(
-                file,
+                files,
                 f"holds {found}, expected WKB geometry",
                 column=column.source,
                 hint="name the geometry column; text such as 'POINT (x y)' goes under wkt",
@@ -164,7 +234,7 @@ def create_source_view(
     connection.execute(
         f"CREATE OR REPLACE TEMP VIEW {quote(view)} AS SELECT source_row, {selected} FROM {quote(raw)}"  # noqa: S608
     )
-    return _check_types(connection, raw, file, columns, present)
+    return _check_types(connection, raw, files, columns, present, verify)
 
 
 def _text(column: SourceColumn) -> str:
@@ -201,9 +271,10 @@ def _always_readable(column: SourceColumn, present: str) -> bool:
 def _check_types(
     connection: duckdb.DuckDBPyConnection,
     raw: str,
-    file: str,
+    files: list[str],
     columns: Mapping[str, SourceColumn],
     present: Mapping[str, str],
+    verify: bool,
 ) -> dict[str, int]:
     suspects = {
         name: column for name, column in columns.items() if not _always_readable(column, present[column.source])
@@ -215,15 +286,10 @@ def _check_types(
     for name, column in suspects.items():
         parts += [f"count(*) FILTER (WHERE {bad[name]})", f"count({_text(column)})"]
     # a file damaged in the middle shows only where its values are read: here, not within a later statement
-    parts += [f"max(hash({_typed(c, present[c.source])}))" for name, c in columns.items() if name not in suspects]
-    try:
+    if verify:
+        parts += [f"max(hash({_typed(c, present[c.source])}))" for name, c in columns.items() if name not in suspects]
+    with reading(files):
         numbers = connection.execute(f"SELECT {', '.join(parts)} FROM {quote(raw)}").fetchone()  # noqa: S608
-    except duckdb.Error as error:
-        raise SourceError(
-            file,
-            f"cannot be read to its end: {first_line(error)}",
-            hint="the file may be truncated; fetch it again",
-        ) from error
     assert numbers is not None
     counts = {"rows": int(numbers[0])}
     for i, (name, column) in enumerate(suspects.items()):
@@ -235,7 +301,7 @@ def _check_types(
                 f"SELECT source_row FROM {quote(raw)} WHERE {bad[name]} ORDER BY source_row LIMIT 5"  # noqa: S608
             ).fetchall()
             raise SourceError(
-                file,
+                files,
                 f"{wrong} of {filled} values cannot be read as {column.type}",
                 column=column.source,
                 rows=[row[0] for row in rows],
@@ -245,8 +311,8 @@ def _check_types(
     return counts
 
 
-def read_table(file: str, columns: Mapping[str, SourceColumn]) -> tuple[pa.Table, dict[str, int]]:
-    """The typed columns of a whole (small) file in memory, in file order, with `source_row`.
+def read_table(file: Files, columns: Mapping[str, SourceColumn]) -> tuple[pa.Table, dict[str, int]]:
+    """The typed columns of whole (small) files in memory, in file order, with `source_row`.
 
     Returns:
         The table and the counts of `create_source_view`.
