@@ -111,7 +111,7 @@ def reading(file: Files) -> Iterator[None]:
     """Turn what DuckDB raises while a statement reads a damaged file into a `SourceError` that names it."""
     try:
         yield
-    except (duckdb.ProgrammingError, duckdb.OutOfMemoryException):
+    except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException, duckdb.OutOfMemoryException):
         raise  # a mistake of ours or a limit of the machine, not the file's fault
     except duckdb.Error as error:
         raise SourceError(
