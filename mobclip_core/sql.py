@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from duckdb.func import ARROW, SPECIAL
 from duckdb.sqltypes import DOUBLE, INTEGER, UBIGINT
 
+from mobclip_core.bulk_cells import cells_of_points
 from mobclip_core.profile import DuckDBConfig
 
 SQL_PLACES = (Path(__file__).parent / "sql_files", Path(__file__).resolve().parents[1] / "sql")
@@ -44,17 +45,8 @@ def points_to_cells(lon: np.ndarray, lat: np.ndarray, resolution: int) -> pa.Arr
     Returns:
         uint64 array of length n; null where a coordinate is not finite or out of range.
     """
-    from h3ronpy.vector import coordinates_to_cells
-
-    valid = np.isfinite(lon) & np.isfinite(lat) & (np.abs(lon) <= 180) & (np.abs(lat) <= 90)
-    cells = np.zeros(len(lon), dtype=np.uint64)
-    if valid.any():
-        # h3ronpy raises on NaN, so only valid points go in
-        found = coordinates_to_cells(
-            np.asarray(lat[valid], dtype=float), np.asarray(lon[valid], dtype=float), resolution
-        )
-        cells[valid] = pa.array(found).to_numpy(zero_copy_only=False)
-    return pa.array(cells, mask=~valid)
+    cells = cells_of_points(np.asarray(lon, dtype=float), np.asarray(lat, dtype=float), resolution)
+    return pa.array(cells, mask=cells == 0)
 
 
 def _point_to_cell(lon: pa.ChunkedArray, lat: pa.ChunkedArray, resolution: pa.ChunkedArray) -> pa.Array:

@@ -1,0 +1,152 @@
+"""Positions to H3 cells in bulk.
+
+Belongs here: converting batches of positions in threads, reading WKB points without a loop, numbering the cells of a
+grid. Does not belong here: what becomes of a position that lies in no cell (see `poi_points`), conversion inside SQL
+(see `sql`).
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+BATCH_ROWS = 131_072
+"""Rows converted at once: enough to make the calls cheap, few enough that several batches fit in the cache."""
+
+_FINE_DIGITS = 4
+_FINE = 1 << (3 * _FINE_DIGITS)
+_WKB_POINT_BYTES = 21
+
+
+def cells_of_points(lon: np.ndarray, lat: np.ndarray, resolution: int) -> np.ndarray:
+    """H3 cells of points, without the global interpreter lock.
+
+    Args:
+        lon: Longitudes in degrees, float64, shape (n,).
+        lat: Latitudes in degrees, float64, shape (n,).
+        resolution: H3 resolution.
+
+    Returns:
+        uint64, shape (n,); 0 where a coordinate is not finite or out of range.
+    """
+    from h3ronpy.vector import coordinates_to_cells
+
+    # comparisons with NaN are false; h3ronpy raises on it, so only valid points go in
+    valid = (np.abs(lon) <= 180) & (np.abs(lat) <= 90)
+    if valid.all():
+        return np.asarray(coordinates_to_cells(lat, lon, resolution), dtype=np.uint64)
+    cells = np.zeros(len(lon), dtype=np.uint64)
+    if valid.any():
+        cells[valid] = np.asarray(coordinates_to_cells(lat[valid], lon[valid], resolution))
+    return cells
+
+
+def in_threads(items: Iterable[_T], function: Callable[[_T], _R], threads: int) -> Iterator[_R]:
+    """Apply a function that releases the global interpreter lock, in threads, keeping the order.
+
+    At most two items a thread are in flight, so that memory stays bounded however fast `items` come.
+
+    Args:
+        items: Read in the calling thread.
+        function: Applied to each.
+        threads: Number of threads.
+
+    Yields:
+        The results, in the order of the items.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        flying: deque[Future[_R]] = deque()
+        try:
+            for item in items:
+                flying.append(pool.submit(function, item))
+                if len(flying) > 2 * threads:
+                    yield flying.popleft().result()
+            while flying:
+                yield flying.popleft().result()
+        finally:
+            for future in flying:
+                future.cancel()
+
+
+class CellNumbers:
+    """The numbers of the cells of a grid: a look-up by H3 index in two steps, through the ancestor four levels up.
+
+    A binary search in all cells costs a cache miss a step; the ancestors are few, and the cells below one of them are
+    an array.
+
+    Args:
+        cells: Distinct H3 cells of one resolution, uint64, shape (n,), in any order.
+        resolution: Their resolution.
+
+    Shapes:
+        The i-th of `cells` has the number i + 1.
+    """
+
+    def __init__(self, cells: np.ndarray, resolution: int) -> None:
+        # three bits a digit; the bits of the digits that the resolution does not use are all set
+        self._shift = np.uint64(3 * (15 - resolution))
+        coarse, fine = self._split(cells)
+        self._blocks, block = np.unique(coarse, return_inverse=True)
+        # the last block stays empty: it is that of all cells elsewhere
+        self._numbers = np.zeros((len(self._blocks) + 1) * _FINE, dtype=np.uint32)
+        self._numbers[block * _FINE + fine] = np.arange(1, len(cells) + 1, dtype=np.uint32)
+
+    def _split(self, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        digits = cells >> self._shift
+        return digits >> np.uint64(3 * _FINE_DIGITS), (digits & np.uint64(_FINE - 1)).astype(np.int64)
+
+    def find(self, cells: np.ndarray) -> np.ndarray:
+        """Numbers of cells.
+
+        Args:
+            cells: uint64, shape (m,), of the same resolution, or 0 for none.
+
+        Returns:
+            uint32, shape (m,); 0 for a cell that is not in the grid.
+        """
+        coarse, fine = self._split(cells)
+        if not len(self._blocks):
+            return np.zeros(len(cells), dtype=np.uint32)
+        block = np.searchsorted(self._blocks, coarse)
+        found = self._blocks[np.minimum(block, len(self._blocks) - 1)] == coarse
+        block[~found] = len(self._blocks)
+        return np.asarray(self._numbers[block * _FINE + fine])
+
+
+def wkb_positions(wkb: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Longitudes and latitudes of WKB points.
+
+    Args:
+        wkb: Binary array of n values.
+
+    Returns:
+        Two float64 arrays of shape (n,); NaN for null and for what is no point.
+    """
+    if wkb.null_count == 0 and len(wkb):
+        plain = _plain_points(wkb)
+        if plain is not None:
+            return plain
+    import shapely
+
+    geometries = shapely.from_wkb(np.array(wkb.to_pylist(), dtype=object), on_invalid="ignore")
+    return shapely.get_x(geometries), shapely.get_y(geometries)
+
+
+def _plain_points(wkb: pa.Array) -> tuple[np.ndarray, np.ndarray] | None:
+    """Positions where every value is a little-endian point of two dimensions, else None."""
+    wkb = wkb.cast(pa.binary())
+    _, offset_buffer, data = wkb.buffers()
+    offsets = np.frombuffer(offset_buffer, dtype=np.int32)[wkb.offset : wkb.offset + len(wkb) + 1]
+    if data is None or (np.diff(offsets) != _WKB_POINT_BYTES).any():
+        return None
+    rows = np.frombuffer(data, dtype=np.uint8)[offsets[0] : offsets[-1]].reshape(-1, _WKB_POINT_BYTES)
+    if (rows[:, :5] != (1, 1, 0, 0, 0)).any():
+        return None
+    positions = np.ascontiguousarray(rows[:, 5:]).view("<f8")
+    return positions[:, 0].copy(), positions[:, 1].copy()
