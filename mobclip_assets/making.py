@@ -5,8 +5,9 @@ a materialisation). Does not belong here: any particular asset.
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
 from pydantic import BaseModel
@@ -23,6 +24,7 @@ GPU_POOL = "gpu"
 
 RegionalStep = Callable[[Deployment, str], StepResult]
 GlobalStep = Callable[[Deployment], StepResult]
+Tags = Mapping[str, Any]
 Dep = str | dg.AssetKey | dg.AssetDep
 
 
@@ -48,10 +50,12 @@ class AssetMaker:
     Args:
         profile: The profile served.
         regions: The one REGIONS object.
+        op_tags: Tags of a step for the executor, by the step's pool.
     """
 
     profile: Profile
     regions: dg.StaticPartitionsDefinition
+    op_tags: Callable[[str | None], Tags]
 
     def regional(
         self, *, group: str, kinds: set[str], deps: Sequence[Dep], code: Code, pool: str | None = None
@@ -106,6 +110,7 @@ class AssetMaker:
             owners=self.profile.owners,
             code_version=code_version(code.modules, code.sql, code.settings),
             pool=pool,
+            op_tags=self.op_tags(pool),
             metadata={"dagster/column_schema": table_schema(contract)} if contract else None,
         )
 

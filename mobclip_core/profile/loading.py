@@ -65,6 +65,20 @@ def load_profile(name_or_path: str) -> Profile:
         raise ProfileError(f"{path}: {len(lines)} problem(s){''.join(lines)}") from None
 
 
+def profile_variables(name_or_path: str) -> list[str]:
+    """Names of the environment variables that a profile refers to, sorted.
+
+    Args:
+        name_or_path: As for `load_profile`.
+
+    Raises:
+        ProfileError: If there is no such profile.
+    """
+    raw = yaml.safe_load(profile_path(name_or_path).read_text(encoding="utf-8-sig"))
+    # of the values only: comments may show an example
+    return sorted({name for name, _ in _VARIABLE.findall(repr(raw))})
+
+
 _PATH_KEYS = {"file", "storage", "positions", "dasymetric", "checkpoint", "spill_directory"}
 
 
