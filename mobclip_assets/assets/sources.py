@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from mobclip_core.profile import Profile
+from mobclip_core.profile import PopulationLabel, Profile
 
 GROUP = "sources"
 
@@ -24,7 +24,8 @@ def _files(profile: Profile) -> dict[str, list[str]]:
     parts |= {f"poi_{name}": source for name, source in profile.poi.points.items()}
     parts |= {f"poi_{name}": source for name, source in profile.poi.zone_counts.items()}
     parts |= {f"mobility_{name}": source for name, source in profile.mobility.sources.items()}
-    parts |= {f"label_{name.lower()}": task.label for name, task in profile.tasks.items()}
+    labels = {f"label_{name.lower()}": task.label for name, task in profile.tasks.items()}
+    parts |= {name: label for name, label in labels.items() if not isinstance(label, PopulationLabel)}
     return {name: [part.file] if isinstance(part.file, str) else list(part.file) for name, part in parts.items()}
 
 

@@ -16,7 +16,7 @@ from mobclip_core.errors import ContractError, SourceError
 from mobclip_core.evaluation import label_values
 from mobclip_core.evaluation.members import GridFrame, Members, city_members, unit_vectors, zone_members
 from mobclip_core.grid import cell_polygons
-from mobclip_core.profile import CityLabel, PointLabel, RasterLabel, TaskConfig, ZoneLabel
+from mobclip_core.profile import CityLabel, Label, PointLabel, PopulationLabel, RasterLabel, TaskConfig, ZoneLabel
 from mobclip_core.sources.polygons import read_polygons
 from mobclip_core.store import TableRef
 
@@ -49,7 +49,7 @@ def build_geobench_labels(deployment: Deployment) -> StepResult:
     for code, task in sorted(deployment.profile.tasks.items()):
         units, found = builder.units(task.label)
         tables.append(_task_table(code, task, units, builder.grid))
-        log.info("%s: %d units from %s", code, len(units.names), task.label.file)
+        log.info("%s: %d units", code, len(units.names))
         if not units.names:
             log.warning("%s has no labelled unit: %s", code, found)
         counts |= {f"{code}_units": len(units.names)} | {f"{code}_{key}": value for key, value in found.items()}
@@ -87,11 +87,13 @@ class _Builder:
         self.grid = grid
         self._zones: dict[str, tuple[list[str], Members, dict[str, int]]] = {}
 
-    def units(self, label: RasterLabel | PointLabel | ZoneLabel | CityLabel) -> tuple[_Units, dict[str, int]]:
+    def units(self, label: Label) -> tuple[_Units, dict[str, int]]:
         if isinstance(label, RasterLabel):
             return self._cell_units(*label_values.raster_values(label, self.grid))
         if isinstance(label, PointLabel):
             return self._cell_units(*label_values.point_values(label, self.grid))
+        if isinstance(label, PopulationLabel):
+            return self._cell_units(self.grid.population, {})
         if isinstance(label, ZoneLabel):
             return self._zone_units(label)
         return self._city_units(label)
@@ -170,7 +172,7 @@ def _transformed(values: np.ndarray, task: TaskConfig) -> np.ndarray:
     if task.transform == "identity":
         return values
     negative = values < 0
-    if negative.any():
+    if negative.any() and not isinstance(task.label, PopulationLabel):
         raise SourceError(
             task.label.file,
             f"log1p of {int(negative.sum())} negative labels; the smallest is {values.min():g}",

@@ -192,6 +192,19 @@ class CityLabel(Settings):
     missing_values: list[float] = [-999.0]
 
 
+class PopulationLabel(Settings):
+    """Label: the people of each cell, as the census features spread them; the task has to list `census` in `overlaps`.
+
+    A country whose census is its only source of population is scored with it, and every such score says `leak` where
+    the census is among the inputs.
+    """
+
+    kind: Literal["population"]
+
+
+Label = Annotated[RasterLabel | PointLabel | ZoneLabel | CityLabel | PopulationLabel, Field(discriminator="kind")]
+
+
 class TaskConfig(Settings):
     """One GeoBench task.
 
@@ -207,9 +220,15 @@ class TaskConfig(Settings):
     title: str
     source: str
     unit: str
-    label: Annotated[RasterLabel | PointLabel | ZoneLabel | CityLabel, Field(discriminator="kind")]
+    label: Label
     transform: Literal["identity", "log1p"] = "identity"
     overlaps: list[InputName] = []
+
+    @model_validator(mode="after")
+    def _population_overlaps_with_census(self) -> Self:
+        if isinstance(self.label, PopulationLabel) and "census" not in self.overlaps:
+            raise ValueError("a label of kind population comes from the census: list census in overlaps")
+        return self
 
 
 class EvaluationConfig(Settings):

@@ -357,3 +357,18 @@ def test_census_features_have_to_fit_the_grid(world):
     world.store.fs.rm(world.store.path(TableRef("grid_cells", "west")))
     with pytest.raises(MissingTableError, match=r"grid_cells\[west\]"):
         build(world)
+
+
+# ---- population ----
+
+
+def test_population_is_that_of_the_census_features(world):
+    result, rows = build(world, POP=task({"kind": "population"}, transform="log1p", overlaps=["census"]))
+    assert result.counts["POP_units"] == len(world.cells)
+    assert rows["value"].tolist() == world.population.tolist()
+    assert rows["target"].tolist() == np.log1p(world.population).tolist()
+
+
+def test_population_has_to_say_that_it_overlaps_with_the_census(world):
+    with pytest.raises(ValueError, match="list census in overlaps"):
+        build(world, POP=task({"kind": "population"}))
