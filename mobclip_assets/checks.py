@@ -11,6 +11,7 @@ import dagster as dg
 
 from mobclip_assets.metadata import numbers
 from mobclip_assets.resources import DeploymentResource
+from mobclip_core.contract_batches import BatchedCheck
 from mobclip_core.contracts import CONTRACTS, TableContract
 from mobclip_core.deployment import CheckOutcome, Deployment
 from mobclip_core.store import TableRef
@@ -26,10 +27,11 @@ def _result(outcome: CheckOutcome) -> dg.AssetCheckResult:
 
 
 def _contract_outcome(deployment: Deployment, ref: TableRef) -> CheckOutcome:
-    table = deployment.store.read(ref)
-    found = CONTRACTS[ref.table].violations(table)
-    message = "; ".join(str(violation) for violation in found) or f"{table.num_rows} rows keep the contract"
-    return CheckOutcome(not found, message, {"rows": table.num_rows, "violations": len(found)})
+    # row group by row group: a region's patches are not held in memory as a whole
+    check = BatchedCheck(CONTRACTS[ref.table])
+    found = [violation for batch in deployment.store.read_batches(ref) for violation in check.violations(batch)]
+    message = "; ".join(str(violation) for violation in found) or f"{check.rows} rows keep the contract"
+    return CheckOutcome(not found, message, {"rows": check.rows, "violations": len(found)})
 
 
 def _contract_check(contract: TableContract, regions: dg.StaticPartitionsDefinition) -> dg.AssetChecksDefinition:

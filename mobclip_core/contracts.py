@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mobclip_core.errors import ContractError
+from mobclip_core.tensors import TensorType, tensors_of
 
 CELL = pa.uint64()
 VECTOR = pa.list_(pa.float32())
@@ -29,8 +30,8 @@ class Column:
         minimum: Smallest value allowed (elements of vectors included).
         maximum: Largest value allowed.
         nullable: Whether nulls are allowed. NaN counts as null in float columns.
-        vector: Whether the column holds vectors of one common length (or tensors of one common shape).
-        elements: Other element types that a vector column may hold.
+        vector: Whether the column holds vectors of one common length.
+        tensors: Element types that a column of tensors of one common shape (`tensors.TensorType`) may hold.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Column:
     maximum: float | None = None
     nullable: bool = False
     vector: bool = False
-    elements: tuple[pa.DataType, ...] = ()
+    tensors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -141,12 +142,14 @@ class TableContract:
 
 
 def _column_violations(column: Column, array: pa.Array) -> list[Violation]:
+    if column.tensors:
+        return _tensor_violations(column, array)
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
     if column.vector:
         if not pa.types.is_fixed_size_list(array.type):
             return [Violation(column.name, f"is {array.type}, expected a fixed-size list of {column.type.value_type}")]
-        if array.type.value_type not in (column.type.value_type, *column.elements):
+        if array.type.value_type != column.type.value_type:
             return [Violation(column.name, f"holds {array.type.value_type}, expected {column.type.value_type}")]
     elif array.type != column.type:
         return [Violation(column.name, f"is {array.type}, expected {column.type}")]
@@ -163,6 +166,22 @@ def _column_violations(column: Column, array: pa.Array) -> list[Violation]:
     if len(values) and (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
         found += _range_violations(column, values, max(width, 1))
     return found
+
+
+def _tensor_violations(column: Column, array: pa.Array) -> list[Violation]:
+    expected = " or ".join(column.tensors)
+    if not isinstance(array.type, TensorType):
+        return [Violation(column.name, f"is {array.type}, expected tensors of {expected}")]
+    if array.type.dtype.name not in column.tensors:
+        return [Violation(column.name, f"holds {array.type.dtype.name}, expected {expected}")]
+    if array.null_count:
+        return [Violation(column.name, f"{array.null_count} nulls", _first_rows(pc.is_null(array).to_numpy(False)))]
+    tensors = tensors_of(array)
+    if tensors.dtype.kind != "f":
+        return []
+    wrong = ~np.isfinite(tensors).all(axis=tuple(range(1, tensors.ndim)))
+    problem = f"{int(wrong.sum())} tensors with values that are not finite"
+    return [Violation(column.name, problem, _first_rows(wrong))] if wrong.any() else []
 
 
 def _range_violations(column: Column, values: pa.Array, width: int) -> list[Violation]:
@@ -268,10 +287,9 @@ IMAGERY_PATCHES = TableContract(
         _CELL,
         Column(
             "patch",
-            VECTOR,
-            "bands x rows x columns (fixed-shape tensor), resampled; 0 where not valid; uint8 where the raster is",
-            vector=True,
-            elements=(pa.uint8(),),
+            pa.binary(),
+            "bands x rows x columns (tensor), resampled; 0 where not valid; uint8 where the raster is",
+            tensors=("uint8", "float32"),
         ),
         Column(
             "valid_fraction",

@@ -23,15 +23,16 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mobclip_core.contract_batches import BatchedCheck
 from mobclip_core.contracts import CONTRACTS
 from mobclip_core.errors import ContractError, MissingTableError, MobclipError
 
@@ -162,6 +163,34 @@ class Store:
         self._put(self.path(ref), content)
         return Written(ref, table.num_rows, content.size, hashlib.sha256(content).hexdigest())
 
+    def write_batches(
+        self, ref: TableRef, batches: Iterable[pa.Table], row_group_rows: int = _ROW_GROUP_ROWS
+    ) -> Written:
+        """Write a table that comes in batches and is never whole in memory, checked and atomically.
+
+        The file depends on the rows and on `row_group_rows`, not on how the batches were cut.
+
+        Args:
+            ref: The table or partition.
+            batches: At least one, in the order of the key; an empty one states the schema of an empty table.
+            row_group_rows: Rows that are written, and can be read, at a time.
+
+        Raises:
+            ContractError: If a batch breaks the contract; what was there before stays.
+        """
+        check = BatchedCheck(CONTRACTS[ref.table])
+        with self._replacing(self.path(ref)) as aside, aside.open("wb") as file, contextlib.ExitStack() as stack:
+            sink = _HashedFile(file)
+            writer: pq.ParquetWriter | None = None
+            for group in _regrouped(batches, row_group_rows, str(ref)):
+                check.validate(group, ref.region or "whole table")
+                if writer is None:
+                    writer = stack.enter_context(
+                        pq.ParquetWriter(pa.PythonFile(sink, mode="w"), group.schema, compression="zstd")
+                    )
+                writer.write_table(group, row_group_size=row_group_rows)
+        return Written(ref, check.rows, sink.size, sink.digest.hexdigest())
+
     def read(self, ref: TableRef, columns: Sequence[str] | None = None) -> pa.Table:
         """Read a table or partition.
 
@@ -169,14 +198,26 @@ class Store:
             MissingTableError: If it has not been materialised.
             ContractError: If the file is truncated or not Parquet.
         """
-        path = self.path(ref)
-        try:
-            with self.fs.open(path, "rb") as file:
-                return pq.read_table(file, columns=list(columns) if columns is not None else None)
-        except FileNotFoundError as error:
-            raise MissingTableError(f"{ref} is not materialised yet ({path}); materialise it first") from error
-        except (pa.ArrowException, OSError) as error:
-            raise ContractError(f"{ref}: {path} cannot be read ({error}); materialise it again") from error
+        with self._opened(ref) as file:
+            return pq.read_table(file, columns=list(columns) if columns is not None else None)
+
+    def row_groups(self, ref: TableRef) -> tuple[int, pa.Schema]:
+        """How many row groups the file of a table or partition has, and its schema; errors as of `read`."""
+        with self._opened(ref) as file:
+            parquet = pq.ParquetFile(file)
+            return parquet.num_row_groups, parquet.schema_arrow
+
+    def read_row_group(self, ref: TableRef, number: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read one row group: what was written at a time; errors as of `read`."""
+        with self._opened(ref) as file:
+            # Arrow's own threads would compete with those that read other row groups
+            parquet = pq.ParquetFile(file)
+            return parquet.read_row_group(number, list(columns) if columns is not None else None, use_threads=False)
+
+    def read_batches(self, ref: TableRef, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Read a table or partition row group by row group; errors as of `read`."""
+        for number in range(self.row_groups(ref)[0]):
+            yield self.read_row_group(ref, number, columns)
 
     def read_all(
         self, table: str, columns: Sequence[str] | None = None, regions: Sequence[str] | None = None
@@ -191,8 +232,11 @@ class Store:
         """SHA-256 of a table file's content, or the version of a bundle."""
         if ref.table not in CONTRACTS:
             return str(self._current(ref.table)["version"])
+        digest = hashlib.sha256()
         with self.fs.open(self.path(ref), "rb") as file:
-            return hashlib.sha256(file.read()).hexdigest()
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
 
     # ---- bundles ----
 
@@ -283,21 +327,43 @@ class Store:
             place = f"{self.url}/{name}"
             raise MissingTableError(f"{name} is not materialised yet ({place}); materialise it first") from error
 
+    @contextlib.contextmanager
+    def _opened(self, ref: TableRef) -> Iterator[Any]:
+        path = self.path(ref)
+        try:
+            with self.fs.open(path, "rb") as file:
+                yield file
+        except FileNotFoundError as error:
+            raise MissingTableError(f"{ref} is not materialised yet ({path}); materialise it first") from error
+        except (pa.ArrowException, OSError) as error:
+            raise ContractError(f"{ref}: {path} cannot be read ({error}); materialise it again") from error
+
     def _put(self, path: str, content: bytes | pa.Buffer) -> None:
         if not self.is_local:
             # an object store shows an object only when its upload is complete
             with self.fs.open(path, "wb") as file:
                 file.write(content)
             return
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".aside-{uuid.uuid4().hex}")
+        with self._replacing(path) as aside:
+            aside.write_bytes(content)
+
+    @contextlib.contextmanager
+    def _replacing(self, path: str) -> Iterator[Path]:
+        """Yield a local path to write to; when the block ends without an error the file takes the place of `path`."""
+        if self.is_local:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            aside = Path(path).with_name(f".aside-{uuid.uuid4().hex}")
+        else:
+            # closing a remote file that was half written would publish it: it is uploaded when it is whole
+            aside = Path(tempfile.gettempdir()) / f".aside-{uuid.uuid4().hex}"
         try:
-            with aside.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(target)
+            yield aside
+            if self.is_local:
+                with aside.open("rb+") as file:
+                    os.fsync(file.fileno())
+                aside.replace(path)
+            else:
+                self.fs.put_file(str(aside), path)
         finally:
             aside.unlink(missing_ok=True)
 
@@ -323,6 +389,49 @@ class Store:
         cache = Path(tempfile.gettempdir()) / "mobclip-cache" / digest
         cache.mkdir(parents=True, exist_ok=True)
         return cache
+
+
+class _HashedFile:
+    """A file that is written from front to back, and the SHA-256 of what was written."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.digest, self.size, self.closed = hashlib.sha256(), 0, False
+        self._file = file
+
+    def write(self, content: bytes) -> int:
+        self.digest.update(content)
+        self.size += len(content)
+        return self._file.write(content)
+
+    def tell(self) -> int:
+        return self.size
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _regrouped(batches: Iterable[pa.Table], rows: int, where: str) -> Iterator[pa.Table]:
+    """Tables of exactly `rows` rows, the last one smaller; one empty table where there are no rows at all."""
+    waiting: list[pa.Table] = []
+    count, whole = 0, False
+    for batch in batches:
+        if waiting and not batch.schema.equals(waiting[0].schema):
+            raise ContractError(
+                f"{where}: one batch has the columns\n{batch.schema}\nthose before\n{waiting[0].schema}"
+            )
+        waiting.append(batch)
+        count += batch.num_rows
+        while count >= rows:
+            table = pa.concat_tables(waiting)
+            yield table.slice(0, rows).combine_chunks()
+            waiting, count, whole = [table.slice(rows)], count - rows, True
+    if not waiting:
+        raise ContractError(f"{where}: no batch was written, not even an empty one")
+    if count or not whole:
+        yield pa.concat_tables(waiting).combine_chunks()
 
 
 def _file_sha256(path: Path) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import shapely
 
-from mobclip_core.contracts import matrix_of, vector_column
+from mobclip_core.contracts import vector_column
 from mobclip_core.deployment import Count, Deployment, StepResult
 from mobclip_core.encoder.device import resolve_device
 from mobclip_core.errors import MobclipError, SourceError
@@ -20,6 +20,7 @@ from mobclip_core.imagery.patches import Patches, read_patches
 from mobclip_core.plots import embedding_map, patch_sheet
 from mobclip_core.profile import ImageryConfig, TimmConfig
 from mobclip_core.store import TableRef, Written
+from mobclip_core.tensors import tensor_column, tensors_of
 
 ENCODER_BUNDLE = "imagery_encoder"
 _SHEET_PATCHES = 48
@@ -158,7 +159,7 @@ def build_imagery_features(deployment: Deployment, region: str) -> StepResult:
     device = resolve_device(deployment.profile.encoder.device)
     encoder = load_image_encoder(store.bundle(ENCODER_BUNDLE), config, str(device))
     table = store.read(TableRef("imagery_patches", region))
-    patches = patches_of(table["patch"])
+    patches = tensors_of(table["patch"])
     valid_fraction = table["valid_fraction"].to_numpy()
     covered = valid_fraction >= config.min_valid_fraction
     # a fraction of 0 is no imagery even where the profile asks for none
@@ -207,18 +208,6 @@ def load_image_encoder(directory: Path, config: ImageryConfig, device: str) -> I
     if encoder.fingerprint != record["fingerprint"]:
         raise MobclipError(f"the weights of {config.encoder.model} are not those of imagery_encoder; {stale}")
     return encoder
-
-
-def tensor_column(pixels: np.ndarray) -> pa.Array:
-    """Patches of shape (n, bands, rows, columns) as an Arrow column of fixed-shape tensors."""
-    kind = pa.fixed_shape_tensor(pa.from_numpy_dtype(pixels.dtype), pixels.shape[1:])
-    flat = pixels.reshape(len(pixels), int(np.prod(pixels.shape[1:])))
-    return pa.ExtensionArray.from_storage(kind, vector_column(flat))
-
-
-def patches_of(column: pa.ChunkedArray) -> np.ndarray:
-    """The inverse of `tensor_column`: shape (n, bands, rows, columns)."""
-    return matrix_of(column).reshape(len(column), *column.type.shape)
 
 
 def _timm_encoder(config: TimmConfig, device: str) -> ImageEncoder:

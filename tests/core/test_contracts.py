@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mobclip_core.contracts import CONTRACTS, Column, TableContract, matrix_of, vector_column
 from mobclip_core.errors import ContractError
+from mobclip_core.tensors import tensor_column
 
 CONTRACT = TableContract(
     "things",
@@ -116,6 +117,9 @@ def test_every_contract_is_sound(contract):
         if column.vector:
             index = names.index(column.name)
             empty = empty.set_column(index, column.name, pa.array([], pa.list_(column.type.value_type, 4)))
+        if column.tensors:
+            tensors = tensor_column(np.zeros((0, 3, 4, 4), column.tensors[0]))
+            empty = empty.set_column(names.index(column.name), column.name, tensors)
     assert contract.violations(empty) == []
 
 

@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import signal
@@ -120,6 +121,61 @@ def test_a_table_against_its_contract_is_not_written(store):
     ):
         store.write(ref, edges(weight=-1.0))
     assert store.data_version(ref) == before
+
+
+@pytest.mark.parametrize("cuts", [(), (1,), (3,), (2, 2, 9), (10,), (0, 4, 8)])
+def test_batches_make_the_same_file_however_they_are_cut(store, cuts):
+    ref, table = TableRef("mobility_edges", "36"), edges(10)
+    whole = store.write_batches(ref, [table], row_group_rows=4)
+    bounds = [0, *cuts, 10]
+    parts = [table.slice(a, b - a) for a, b in itertools.pairwise(bounds)]
+    written = store.write_batches(ref, iter(parts), row_group_rows=4)
+    assert written == whole
+    assert written.rows == 10
+    assert written.data_version == store.data_version(ref)
+    assert written.bytes == store.fs.size(store.path(ref))
+    assert store.read(ref).equals(table)
+    assert [batch.num_rows for batch in store.read_batches(ref)] == [4, 4, 2]
+    assert store.row_groups(ref) == (3, table.schema)
+    assert store.read_row_group(ref, 1, ["src"])["src"].to_pylist() == [4, 5, 6, 7]
+    assert store.write_batches(ref, parts).data_version == store.write(ref, table).data_version
+
+
+def test_batches_that_break_the_contract_leave_what_was_there(store, tmp_path):
+    ref = TableRef("mobility_edges", "36")
+    before = store.write(ref, edges()).data_version
+
+    def batches():
+        yield edges(4)
+        yield edges(8, weight=-1.0).slice(4)
+
+    for wrong, problem in (
+        (batches(), "weight: 4 values below 0.0 .first rows: 4, 5, 6, 7"),
+        ([edges(4), edges(4)], "1 duplicate keys|not sorted"),
+        ([edges(2), edges(4).slice(2).drop(["people"])], "one batch has the columns"),
+        ([], "no batch was written"),
+    ):
+        with pytest.raises(ContractError, match=problem):
+            store.write_batches(ref, wrong, row_group_rows=4)
+        assert store.data_version(ref) == before
+    assert not list(tmp_path.rglob(".aside-*"))
+
+
+def test_a_table_without_rows_in_batches(store):
+    ref = TableRef("mobility_edges", "36")
+    assert store.write_batches(ref, [edges().slice(0, 0)] * 2).rows == 0
+    assert store.read(ref).equals(edges().slice(0, 0))
+
+
+def test_batches_of_what_is_missing_or_damaged(store):
+    ref = TableRef("mobility_edges", "36")
+    with pytest.raises(MissingTableError, match="not materialised yet"):
+        next(store.read_batches(ref))
+    store.write(ref, edges(1000))
+    content = store.fs.cat_file(store.path(ref))
+    store.fs.pipe_file(store.path(ref), content[: len(content) // 2])
+    with pytest.raises(ContractError, match="cannot be read"):
+        next(store.read_batches(ref))
 
 
 def test_widths_of_vectors_survive_an_empty_partition(store):

@@ -18,8 +18,9 @@ from mobclip_core.cells import parents
 from mobclip_core.contracts import matrix_of
 from mobclip_core.imagery.patches import read_patches
 from mobclip_core.imagery.raster import raster_cell_means
-from mobclip_core.imagery.steps import build_imagery_encoder, build_imagery_features, build_imagery_patches, patches_of
+from mobclip_core.imagery.steps import build_imagery_encoder, build_imagery_features, build_imagery_patches
 from mobclip_core.store import TableRef
+from mobclip_core.tensors import tensors_of
 from tests import lake as lakes
 
 DATA = Path(os.environ.get("MOBCLIP_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
@@ -57,7 +58,7 @@ def test_every_cell_has_an_image_and_features(lake, steps):
     assert 3_200 < patches.counts["cells"] < 3_500
     assert patches.counts["cells_covered"] == patches.counts["cells"]
     table = lake.store.read(TableRef("imagery_patches", "36"))
-    images = patches_of(table["patch"])
+    images = tensors_of(table["patch"])
     assert images.dtype == np.uint8
     assert images.shape[1:] == (3, 16, 16)
     assert features.counts["dimensions"] == 256
@@ -108,7 +109,7 @@ def test_features_tell_forest_from_farmland(lake, steps):
     known = np.isfinite(cover)
     probe = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 4, 6)))
     features = matrix_of(lake.store.read(TableRef("imagery_features", "36"))["features"])
-    means = patches_of(lake.store.read(TableRef("imagery_patches", "36"))["patch"]).mean(axis=(2, 3))
+    means = tensors_of(lake.store.read(TableRef("imagery_patches", "36"))["patch"]).mean(axis=(2, 3))
     blocks = parents(cells, 3)[known]
     score, baseline = (
         cross_val_score(probe, x[known], cover[known], groups=blocks, cv=GroupKFold(5), scoring="r2").mean()

@@ -8,18 +8,17 @@ import safetensors.torch
 import shapely
 import torch
 
-from mobclip_core.contracts import CONTRACTS, matrix_of
+from mobclip_core.contracts import matrix_of
 from mobclip_core.errors import MissingTableError, MobclipError, SourceError
 from mobclip_core.imagery.steps import (
     build_imagery_encoder,
     build_imagery_features,
     build_imagery_patches,
-    patches_of,
     sample_positions,
-    tensor_column,
 )
 from mobclip_core.sql import session
 from mobclip_core.store import TableRef
+from mobclip_core.tensors import tensors_of
 from tests import lake as lakes
 
 BOUNDS = (9.0, 49.0, 11.0, 51.0)
@@ -71,8 +70,8 @@ def test_the_three_steps_in_a_row(photo, tmp_path):
     }
     assert set(patches.pictures) == {"patches"}
     table = lake.store.read(TableRef("imagery_patches", "north"))
-    assert patches_of(table["patch"]).shape == (37, 3, 8, 8)
-    assert patches_of(table["patch"]).dtype == np.uint8
+    assert tensors_of(table["patch"]).shape == (37, 3, 8, 8)
+    assert tensors_of(table["patch"]).dtype == np.uint8
     features = build_imagery_features(lake, "north")
     assert features.counts["cells_covered"] == 37
     assert set(features.pictures) == {"features"}
@@ -146,7 +145,7 @@ def test_float_raster(write_raster, tmp_path):
     build_imagery_encoder(lake)
     build_imagery_patches(lake, "north")
     table = lake.store.read(TableRef("imagery_patches", "north"))
-    assert patches_of(table["patch"]).dtype == np.float32
+    assert tensors_of(table["patch"]).dtype == np.float32
     assert build_imagery_features(lake, "north").counts["cells_covered"] == 37
 
 
@@ -171,7 +170,7 @@ def test_patches_can_be_queried_in_duckdb(photo, tmp_path):
     build_imagery_patches(lake, "north")
     files = lake.store.scan("imagery_patches")
     with session() as connection:
-        query = "SELECT len(patch), count(*), min(valid_fraction) FROM read_parquet($files) GROUP BY 1"
+        query = "SELECT octet_length(patch), count(*), min(valid_fraction) FROM read_parquet($files) GROUP BY 1"
         assert connection.execute(query, {"files": files}).fetchall() == [(3 * 8 * 8, 37, 1.0)]
 
 
@@ -230,18 +229,3 @@ def test_shares_of_many_small_polygons_sum_to_the_count():
     lon, _ = sample_positions(polygons, np.ones(7), 10, seed=0)
     assert len(lon) == 10
     assert len(set(np.floor(lon))) == 7
-
-
-def test_patches_of_other_types_break_the_contract():
-    pixels = np.zeros((1, 1, 4, 4))
-    for dtype, problems in ((np.uint8, 0), (np.float32, 0), (np.float64, 1), (np.int16, 1)):
-        columns = {"cell": pa.array([1], pa.uint64()), "patch": tensor_column(pixels.astype(dtype))}
-        table = pa.table(columns | {"valid_fraction": [1.0]})
-        assert len(CONTRACTS["imagery_patches"].violations(table)) == problems
-
-
-def test_tensor_column_round_trip():
-    pixels = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
-    column = pa.chunked_array([tensor_column(pixels)])
-    np.testing.assert_array_equal(patches_of(column), pixels)
-    assert column.chunk(0).to_numpy_ndarray().shape == (2, 3, 4, 5)
