@@ -27,9 +27,11 @@ from mobclip_core.deployment import Count, Deployment, StepResult
 from mobclip_core.errors import SourceError
 from mobclip_core.grid import cell_centres, cell_polygons, region_geometries
 from mobclip_core.profile import ZoneLayer
-from mobclip_core.sources.polygons import polygonal, read_polygons
+from mobclip_core.sources.polygons import Near, polygonal, read_polygons
+from mobclip_core.sources.remote import gdal_environment, gdal_path
 from mobclip_core.sources.tables import first_line, require_file
 from mobclip_core.store import TableRef
+from mobclip_core.subdivide import overlap_areas
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +55,9 @@ def build_zone_cells(deployment: Deployment, region: str) -> StepResult:
     the region: all goes to the nearest cell), `zones_straddling` (more than 1% of the zone lies outside its region),
     `zones_mostly_outside` (more than half of it lies outside every region: water, or zones of a neighbour that `where`
     should leave out), `zones_without_cells` (the region has no cells at all), `zones_by_area` (dasymetric layers: the
-    raster holds nothing there), and, over the whole layer, `zones_outside` (outside every region) and what reading
-    dropped.
+    raster holds nothing there), `zones_outside` (outside every region: whether near this one or far from all, but not
+    those near another region only), and what reading dropped: whole layer for identifiers and empty polygons, zones
+    near the region for the rest.
 
     Raises:
         SourceError: A layer or raster that cannot be read.
@@ -76,15 +79,21 @@ def build_zone_cells(deployment: Deployment, region: str) -> StepResult:
 def _layer_cells(
     name: str, layer: ZoneLayer, geometries: Mapping[str, shapely.Geometry], region: str, cells: np.ndarray
 ) -> tuple[pa.Table, dict[str, Count]]:
-    zones, read_counts = read_polygons(layer.file, layer.id_column, where=layer.where)
-    polygons = zones.geometry.to_numpy()
-    homes = home_regions(polygons, list(geometries.values()))
-    mine = homes.region == list(geometries).index(region)
-    home_zones, home_polygons = zones["id"].to_numpy()[mine], polygons[mine]
-    counts: dict[str, Count] = {key: value for key, value in read_counts.items() if key != "rows"}
+    boxes = shapely.bounds(list(geometries.values())).reshape(-1, 4)
+    own = list(geometries).index(region)
+    zones, read = read_polygons(layer.file, layer.id_column, where=layer.where, near=Near(boxes[own], boxes))
+    polygons, regions = zones.geometry.to_numpy(), np.array(list(geometries.values()), dtype=object)
+    # only a zone that touches the region can be at home in it
+    tree = shapely.STRtree(polygons)
+    touching = np.sort(tree.query(regions[own], predicate="intersects"))
+    nowhere = len(zones) - len(np.unique(tree.query(regions, predicate="intersects")[1]))
+    homes = home_regions(polygons[touching], regions)
+    mine = homes.region == own
+    home_zones, home_polygons = zones["id"].to_numpy()[touching][mine], polygons[touching][mine]
+    counts: dict[str, Count] = {key: value for key, value in read.items() if key not in ("rows", "elsewhere", "far")}
     counts |= {
         "zones": int(mine.sum()),
-        "zones_outside": int((homes.region < 0).sum()),
+        "zones_outside": read["far"] + nowhere + int((homes.region < 0).sum()),
         "zones_straddling": int((homes.inside[mine] < _STRADDLING).sum()),
         "zones_mostly_outside": int((homes.inside_any[mine] < _MOSTLY).sum()),
         "zones_without_cells": int(mine.sum()) if not len(cells) else 0,
@@ -146,8 +155,8 @@ def home_regions(zones: np.ndarray, regions: Sequence[shapely.Geometry]) -> Home
     covering, inner = tree.query(polygons, predicate="covers")
     covered = np.isin(region * len(zones) + zone, covering * len(zones) + inner)
     share = np.ones(len(zone))
-    overlap = shapely.intersection(zones[zone[~covered]], polygons[region[~covered]])
-    share[~covered] = shapely.area(overlap) / shapely.area(zones[zone[~covered]])
+    overlap = overlap_areas(zones, polygons, zone[~covered], region[~covered])
+    share[~covered] = overlap / shapely.area(zones[zone[~covered]])
     order = np.lexsort((region, -share, zone))
     first, position = np.unique(zone[order], return_index=True)
     best = order[position]
@@ -244,7 +253,7 @@ class _RasterAmounts:
             return np.zeros(0)
         require_file(self.file)
         try:
-            with rasterio.open(self.file) as raster:
+            with gdal_environment(self.file), rasterio.open(gdal_path(self.file)) as raster:
                 if raster.crs is None:
                     raise SourceError(self.file, "states no CRS", hint="give the raster its CRS")
                 polygons = [polygonal(fragment) for fragment in fragments]

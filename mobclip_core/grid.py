@@ -26,6 +26,7 @@ from mobclip_core.profile import RegionsConfig
 from mobclip_core.sources.polygons import read_polygons, wrap_longitudes
 from mobclip_core.sources.tables import SourceColumn, read_table
 from mobclip_core.store import TableRef
+from mobclip_core.subdivide import overlap_areas, pieces_of
 
 logger = logging.getLogger(__name__)
 
@@ -188,7 +189,7 @@ def region_cells(
         coverage: float64, shape (n,), in (0, 1].
         counts: `cells`, `cells_on_borders`, `dropped_low_coverage`, `left_to_other_regions`.
     """
-    cells = _touching_cells(geometries[region], resolution)
+    cells = _touching_cells(pieces_of(geometries[region]), resolution)
     polygons = cell_polygons(cells)
     tree = shapely.STRtree(polygons)
     reached = [key for key, geometry in geometries.items() if key == region or len(tree.query(geometry))]
@@ -202,7 +203,7 @@ def region_cells(
     pair_region, pair_cell = touching_region[pair], touching_cell[pair]
     shares = np.zeros((len(cells), len(regions)))
     shares[plain, own] = 1.0
-    inside = shapely.area(shapely.intersection(polygons[pair_cell], regions[pair_region]))
+    inside = overlap_areas(polygons, regions, pair_cell, pair_region)
     shares[pair_cell, pair_region] = inside / shapely.area(polygons[pair_cell])
     coverage = np.minimum(shares.sum(axis=1), 1.0)
     # argmax takes the first of equal shares
@@ -217,9 +218,9 @@ def region_cells(
     return cells[kept], coverage[kept], counts
 
 
-def _touching_cells(geometry: shapely.Geometry, resolution: int) -> np.ndarray:
-    """Every cell that touches a geometry: uint64, sorted, each once."""
-    wkb = pa.array([shapely.to_wkb(geometry)], pa.binary())
+def _touching_cells(pieces: np.ndarray, resolution: int) -> np.ndarray:
+    """Every cell that touches a polygon given in pieces: uint64, sorted, each once."""
+    wkb = pa.array(shapely.to_wkb(pieces), pa.binary())
     found = wkb_to_cells(wkb, resolution, containment_mode=ContainmentMode.Covers, flatten=True)
     return np.unique(pa.array(found).to_numpy(zero_copy_only=False).astype(np.uint64))
 

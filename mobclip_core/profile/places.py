@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from mobclip_core.profile.base import Fraction, Settings
+from mobclip_core.profile.base import Files, Fraction, Settings
 
 
 class GridConfig(Settings):
@@ -39,14 +39,14 @@ class RegionsConfig(Settings):
     """Where the regions come from.
 
     Args:
-        file: Polygons (GeoParquet, GeoPackage, shapefile, GeoJSON).
+        file: Polygons (GeoParquet, GeoPackage, shapefile, GeoJSON), e.g. one file a state.
         key_column: Column whose values name a polygon's region, or its group's member.
         name_column: Column with the name for people; the key if None.
         keys: The regions wanted: a list of values of `key_column`, or a mapping from region key to a group of them.
         max_overlap: Two regions may overlap by this fraction of the smaller one (slivers); more is an error.
     """
 
-    file: str
+    file: Files
     key_column: str
     name_column: str | None = None
     keys: list[str] | dict[str, RegionMembers]
@@ -62,13 +62,13 @@ class ZoneLayer(Settings):
     """A layer of zone polygons, such as census tracts.
 
     Args:
-        file: Polygons.
+        file: Polygons (GeoParquet, GeoPackage, shapefile, GeoJSON), e.g. one file a state.
         id_column: Zone identifier, unique.
         where: Keep only zones whose column value starts with the prefix given, e.g. `{county_fips: "36"}`.
         dasymetric: Raster whose values share a zone out among its cells in place of area (e.g. built-up area).
     """
 
-    file: str
+    file: Files
     id_column: str
     where: dict[str, str] = {}
     dasymetric: str | None = None

@@ -153,10 +153,10 @@ def test_dirty_geometry_is_repaired_or_dropped_and_counted(tmp_path, suffix):
     }
     data = gpd.GeoDataFrame({"code": list(shapes)}, geometry=list(shapes.values()), crs=4326)
     found, counts = read_polygons(write(data, tmp_path, suffix), "code")
-    assert found["id"].tolist() == ["bowtie", "spike", "good", "3d"]
+    assert found["id"].tolist() == ["3d", "bowtie", "good", "spike"]
     assert found.geometry.is_valid.all()
     assert not shapely.has_z(found.geometry.to_numpy()).any()
-    assert shapely.area(found.geometry.to_numpy()).tolist() == pytest.approx([0.5, 2.0, 1.0, 1.0])
+    assert shapely.area(found.geometry.to_numpy()).tolist() == pytest.approx([1.0, 0.5, 1.0, 2.0])
     assert counts["dropped_empty"] == 2
     assert counts["dropped_not_polygon"] == 2
     assert counts["repaired_invalid"] == 3
