@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mobclip_core.profile import PROFILES_DIR, Profile, load_profile
+from mobclip_core.sources.remote import is_remote, require_reachable
 from mobclip_core.store import Store, Written
 
 Count = int | float | str
@@ -41,7 +42,9 @@ class Deployment:
         """Open by profile name or path of the YAML file."""
         profile = load_profile(name_or_path)
         root = profile.storage or str(PROFILES_DIR.parent / "lake" / profile.name)
-        if "://" not in root:
+        if is_remote(root):
+            require_reachable(root)
+        elif "://" not in root:
             Path(root).mkdir(parents=True, exist_ok=True)
         return cls(profile, Store(root))
 

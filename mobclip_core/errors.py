@@ -19,6 +19,16 @@ FILE_BITS = 40
 """Rows of a source of several files are numbered: number of the file << 40 | 0-based row in that file."""
 
 
+def shown_file(file: str) -> str:
+    """A path or URL for people: what may be a secret in it (a login, the query of a signed link) is left out."""
+    scheme, separator, rest = file.partition("://")
+    if not separator:
+        return file
+    place, *query = rest.split("?", 1)
+    host, slash, path = place.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}" + ("?..." if query else "")
+
+
 class SourceError(MobclipError):
     """A source file is missing, unreadable, or does not hold what the profile says it holds.
 
@@ -41,9 +51,12 @@ class SourceError(MobclipError):
     ) -> None:
         files = [file] if isinstance(file, str) else list(file)
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-        self.file = files[0] + more
+        self.file = shown_file(files[0]) + more
         self.column = column
         self.rows = tuple(int(row) for row in rows)
+        for name in files:
+            # what a library says of the file may repeat its address
+            problem = problem.replace(name, shown_file(name))
         parts = [f"{self.file}: {problem}"]
         if column is not None:
             parts.append(f"column: {column}")
@@ -56,11 +69,15 @@ class SourceError(MobclipError):
 
 def _row_name(files: Sequence[str], row: int) -> str:
     number, row = row >> FILE_BITS, row & ((1 << FILE_BITS) - 1)
-    return f"{row} of {files[number]}" if len(files) > 1 and number < len(files) else str(row)
+    return f"{row} of {shown_file(files[number])}" if len(files) > 1 and number < len(files) else str(row)
 
 
 class ContractError(MobclipError):
     """A table about to be written, or just read, violates its contract."""
+
+
+class PrivacyError(MobclipError):
+    """What is about to be published breaks the profile's privacy policy; nothing was published."""
 
 
 class MissingTableError(MobclipError):

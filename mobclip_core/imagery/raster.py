@@ -21,6 +21,8 @@ from rasterio.errors import RasterioError
 
 from mobclip_core.errors import SourceError
 from mobclip_core.grid import cell_polygons
+from mobclip_core.sources.remote import gdal_environment, gdal_path, is_remote
+from mobclip_core.sources.tables import require_file
 
 _CELLS_AT_A_TIME = 16_384
 
@@ -50,7 +52,10 @@ def open_raster(file: str, **options: Any) -> Iterator[rasterio.DatasetReader]:
     Raises:
         SourceError: Missing, unreadable or truncated file, or one without a coordinate reference system.
     """
-    with reading(file), rasterio.open(file, **options) as source:
+    if is_remote(file):
+        # says why it cannot be reached, which GDAL does not
+        require_file(file)
+    with reading(file), gdal_environment(file), rasterio.open(gdal_path(file), **options) as source:
         if source.crs is None:
             raise SourceError(
                 file, "the raster has no coordinate reference system", hint="set one, e.g. with gdal_edit.py -a_srs"
