@@ -16,6 +16,11 @@ def make_jobs() -> list["UnresolvedAssetJobDefinition"]:
     return [
         dg.define_asset_job("geography", dg.AssetSelection.assets("grid_cells", "zone_cells")),
         dg.define_asset_job(
+            "movements",
+            dg.AssetSelection.assets("movements"),
+            description="One pass over the raw mobility records of all regions.",
+        ),
+        dg.define_asset_job(
             "regional_features",
             dg.AssetSelection.assets(
                 "census_features", "poi_aggregates", "imagery_patches", "imagery_features", "mobility_edges"

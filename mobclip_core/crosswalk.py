@@ -12,7 +12,7 @@ import pyarrow as pa
 from mobclip_core.contracts import CONTRACTS
 from mobclip_core.deployment import Deployment
 from mobclip_core.errors import MissingTableError, SourceError
-from mobclip_core.profile import Files
+from mobclip_core.profile import CensusZones, Files
 from mobclip_core.sources.tables import source_files
 from mobclip_core.sql import sql_text
 
@@ -63,7 +63,13 @@ def register_grid(connection: duckdb.DuckDBPyConnection, deployment: Deployment,
 
 
 def create_zone_shares(
-    connection: duckdb.DuckDBPyConnection, deployment: Deployment, layer: str, region: str, *, by_population: bool
+    connection: duckdb.DuckDBPyConnection,
+    deployment: Deployment,
+    layer: str,
+    region: str,
+    *,
+    by_population: bool,
+    regions: Sequence[str] | None = None,
 ) -> None:
     """Create `zone_shares` (zone, cell, share) and `zone_home` (zone, here) for a zone layer, over all regions.
 
@@ -77,15 +83,17 @@ def create_zone_shares(
         layer: Zone layer of the profile.
         region: The region of the step.
         by_population: Share by population; else by the crosswalk alone.
+        regions: Only the zones of these regions, which have to be there; those of all that are there if None.
 
     Raises:
         MissingTableError: If a table needed is not materialised for `region`.
     """
-    by_density = by_population and layer != deployment.profile.census.zones
+    census_config = deployment.profile.census
+    by_density = by_population and not (isinstance(census_config, CensusZones) and layer == census_config.zones)
     columns = ["layer", "zone", "cell", "weight"]
-    connection.register("zone_cells", _read(deployment, "zone_cells", columns, region))
+    connection.register("zone_cells", _read(deployment, "zone_cells", columns, region, regions))
     census = (
-        _read(deployment, "census_features", ["cell", "population"], region)
+        _read(deployment, "census_features", ["cell", "population"], region, regions)
         if by_density
         else CONTRACTS["census_features"].schema().empty_table().select(["cell", "population"])
     )
@@ -94,11 +102,13 @@ def create_zone_shares(
     connection.execute(sql_text("zone_home"), {"region": region})
 
 
-def _read(deployment: Deployment, table: str, columns: list[str], region: str) -> pa.Table:
+def _read(
+    deployment: Deployment, table: str, columns: list[str], region: str, wanted: Sequence[str] | None
+) -> pa.Table:
     regions = materialised_regions(deployment, table)
     if region not in regions:
         raise MissingTableError(f"{table}[{region}] is not materialised yet; materialise it first")
-    return deployment.store.read_all(table, columns, regions)
+    return deployment.store.read_all(table, columns, regions if wanted is None else wanted)
 
 
 def require_matching_zones(

@@ -1,7 +1,6 @@
--- Adds the kept edges of a source.
--- reads: mobility_judged
+-- Adds the published edges of a source.
+-- reads: mobility_published
 -- writes: rows of mobility_contributions
 INSERT INTO mobility_contributions
 SELECT src, dst, weight, people
-FROM mobility_judged
-WHERE fate = 'kept'
+FROM mobility_published

@@ -1,18 +1,18 @@
 -- Spreads zone-to-zone flows over cells: flow(o, d) x share of cell in o x share of cell in d. Mass is kept.
 -- Destinations first, gathered by origin zone and cell, so that the largest join stays small.
--- reads: mobility_flows, zone_shares (zone, cell, share)
+-- reads: mobility_region (source, origin, destination, weight, people), zone_shares (zone, cell, share)
 -- writes: temporary table mobility_candidates (src, dst, weight, people: those of the smallest flow in the edge)
--- parameters: $minimum_people
+-- parameters: $source: name of the source
 CREATE OR REPLACE TEMP TABLE mobility_candidates AS
 WITH arrivals AS (
     SELECT
         flows.origin,
         shares.cell AS dst,
-        sum((flows.weight::DOUBLE * shares.share)::DECIMAL(38, 18)) AS weight,
+        sum((flows.weight * shares.share)::DECIMAL(38, 18)) AS weight,
         min(flows.people) AS people
-    FROM mobility_flows AS flows
+    FROM mobility_region AS flows
     JOIN zone_shares AS shares ON shares.zone = flows.destination
-    WHERE flows.people >= $minimum_people
+    WHERE flows.source = $source
     GROUP BY flows.origin, shares.cell
 )
 SELECT

@@ -1,10 +1,13 @@
--- Counts the zone-to-zone flows of a region, and those of fewer than k people, which are dropped.
+-- Counts the zone-to-zone flows by region of origin and what becomes of them.
 -- reads: mobility_flows
--- writes: result (flows, rows_repeated, flows_below_k, weight_below_k), one row
--- parameters: $minimum_people
+-- writes: result (region, fate, flows, weight, rows_repeated)
 SELECT
+    region,
+    fate,
     count(*) AS flows,
-    coalesce(sum(rows), 0)::BIGINT - count(*) AS rows_repeated,
-    count(*) FILTER (WHERE people < $minimum_people) AS flows_below_k,
-    coalesce(sum(weight) FILTER (WHERE people < $minimum_people), 0)::DOUBLE AS weight_below_k
+    sum(weight)::DOUBLE AS weight,
+    (sum(rows) - count(*))::BIGINT AS rows_repeated
 FROM mobility_flows
+WHERE fate IS NOT NULL
+GROUP BY region, fate
+ORDER BY region, fate

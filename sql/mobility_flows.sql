@@ -1,15 +1,41 @@
--- The zone-to-zone flows of a region's zones, rows of one pair of zones together.
--- Two rows of a pair may count the same people, so the people vouched for are those of the larger row.
--- reads: mobility_rows (from mobility_flow_rows)
--- writes: temporary table mobility_flows (origin, destination, rows, weight, people)
+-- Says which region each flow between two zones starts in, and what becomes of it.
+-- Counted pairs become without_zone (an identifier is missing or not in the layer) or inside; flows inside are below_k
+-- (fewer than k people) or kept, those without weight neither.
+-- reads: mobility_zone_pairs, zone_home (zone, region)
+-- writes: temporary table mobility_flows (status, fate, region, destination_region, origin, destination, rows, weight,
+--   people)
+-- parameters: $minimum_people
 CREATE OR REPLACE TEMP TABLE mobility_flows AS
+WITH homes AS (
+    SELECT
+        CASE
+            WHEN pairs.status <> 'counted' THEN pairs.status
+            WHEN home.zone IS NULL OR target.zone IS NULL THEN 'without_zone'
+            ELSE 'inside'
+        END AS status,
+        home.region,
+        target.region AS destination_region,
+        pairs.origin,
+        pairs.destination,
+        pairs.rows,
+        pairs.weight,
+        pairs.people
+    FROM mobility_zone_pairs AS pairs
+    LEFT JOIN zone_home AS home ON home.zone = pairs.origin
+    LEFT JOIN zone_home AS target ON target.zone = pairs.destination
+)
 SELECT
+    status,
+    CASE
+        WHEN status <> 'inside' OR weight = 0 THEN NULL
+        WHEN people < $minimum_people THEN 'below_k'
+        ELSE 'kept'
+    END AS fate,
+    region,
+    destination_region,
     origin,
     destination,
-    count(*) AS rows,
-    -- decimals add up to the same sum in any order
-    sum(amount::DECIMAL(38, 18)) AS weight,
-    max(amount) AS people
-FROM mobility_rows
-WHERE status = 'inside' AND amount > 0
-GROUP BY origin, destination
+    rows,
+    weight,
+    people
+FROM homes

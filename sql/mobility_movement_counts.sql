@@ -1,9 +1,9 @@
 -- Counts movements by what becomes of them.
--- reads: mobility_movements
+-- reads: mobility_pairs
 -- writes: result (status, movements)
 SELECT
     status,
-    count(*) AS movements
-FROM mobility_movements
+    sum(movements)::BIGINT AS movements
+FROM mobility_pairs
 GROUP BY status
 ORDER BY status

@@ -1,11 +1,11 @@
--- Counts the rows of a mobility source by what becomes of them, with the first rows of each kind.
--- reads: mobility_rows
--- writes: result (status, rows, amount: people or movements in the rows, first_rows)
+-- Counts the rows of a visits or trips source by what becomes of them, with the first rows of each kind but the good.
+-- reads: the Parquet files written by mobility_visits or mobility_trips
+-- writes: result (status, rows, first_rows)
+-- parameters: $files
 SELECT
     status,
     count(*) AS rows,
-    sum(amount::DECIMAL(38, 18))::DOUBLE AS amount,
     min(source_row, 5) AS first_rows
-FROM mobility_rows
+FROM read_parquet($files, hive_partitioning = false)
 GROUP BY status
 ORDER BY status

@@ -14,19 +14,34 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
     """The assets of this group."""
     profile = make.profile
 
+    @make.whole(
+        group=GROUP,
+        kinds={"duckdb", "parquet"},
+        deps=[all_regions("grid_cells"), all_regions("zone_cells"), *source_names(profile, "mobility_")],
+        code=Code(
+            [*(f"mobility/{name}" for name in ("movements", "buckets", "flows", "noise", "privacy")), "sources"],
+            ["mobility_"],
+            [profile.grid, profile.mobility],
+        ),
+    )
+    def movements(deployment: Deployment) -> StepResult:
+        """Movements of the whole country from one pass over the raw records: edges and flows, by region of origin.
+
+        Nothing that fewer people made than the profile's minimum leaves this step; noise, where the profile asks for
+        it, is drawn anew at every materialisation. The report says what was suppressed.
+        """
+        from mobclip_core.mobility.movements import build_movements
+
+        return build_movements(deployment)
+
     @make.regional(
         group=GROUP,
         kinds={"duckdb", "parquet"},
-        deps=[
-            all_regions("grid_cells"),
-            all_regions("zone_cells"),
-            all_regions("census_features"),
-            *source_names(profile, "mobility_"),
-        ],
-        code=Code(["mobility/edges", "crosswalk", "sources"], ["mobility_", "zone_"], [profile.mobility]),
+        deps=["movements", all_regions("grid_cells"), all_regions("zone_cells"), all_regions("census_features")],
+        code=Code(["mobility/edges", "crosswalk"], ["mobility_", "zone_"], [profile.mobility]),
     )
     def mobility_edges(deployment: Deployment, region: str) -> StepResult:
-        """Movement between cells that begins in a region, from visits, trips and zone-to-zone flows, k-anonymous."""
+        """Movement between cells that begins in a region: movements, and flows spread over cells, k-anonymous."""
         from mobclip_core.mobility.edges import build_mobility_edges
 
         return build_mobility_edges(deployment, region)
@@ -56,4 +71,4 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
 
         return build_node_embeddings(deployment)
 
-    return [mobility_edges, mobility_graph, node_embeddings]
+    return [movements, mobility_edges, mobility_graph, node_embeddings]

@@ -1,74 +1,62 @@
 """Cell-to-cell movement by region of origin, k-anonymous.
 
-Belongs here: the step that makes `mobility_edges` from visits, trips and zone-to-zone flows, and its privacy check.
-Does not belong here: the statements (`sql/mobility_*.sql`), pruning and symmetry (see `graph`).
+Belongs here: the step that makes `mobility_edges` of a region from `movements`, and its privacy check. Does not belong
+here: reading raw records (see `movements`), the statements (`sql/mobility_*.sql`), pruning and symmetry (see `graph`).
 """
 
+import itertools
 import logging
-from collections.abc import Sequence
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from mobclip_core.crosswalk import create_zone_shares, register_grid, require_matching_zones, require_usable_positions
+from mobclip_core.crosswalk import create_zone_shares
 from mobclip_core.deployment import CheckOutcome, Count, Deployment, StepResult
-from mobclip_core.profile import Files, Flows, Trips, Visits
-from mobclip_core.sources.tables import SourceColumn, create_source_view
+from mobclip_core.errors import MissingTableError
+from mobclip_core.mobility.movements import BUNDLE, region_file
+from mobclip_core.profile import Trips, Visits
 from mobclip_core.sql import session, sql_text
 from mobclip_core.store import TableRef
 
 _LOG = logging.getLogger(__name__)
-_TIME = "TIMESTAMP WITH TIME ZONE"
-"""DuckDB type of times: with an offset they are the instants they say, without one they are UTC."""
-
-_RowCounts = dict[str, tuple[int, float, list[int]]]
-"""What became of source rows -> rows, people or movements in them, first rows."""
+_BATCH_ROWS = 1_000_000
 
 
 def build_mobility_edges(deployment: Deployment, region: str) -> StepResult:
-    """Gather the movements that start in a region into edges from cell to cell.
+    """Put the movements that start in a region together, and spread its flows between zones over cells.
 
-    Reads `grid_cells` of all regions and, for flows, `zone_cells` and `census_features` of all regions. Writes
-    `mobility_edges[region]`. Contributions of several sources to one edge add up; `people` is the smallest of their
-    groups, and no group of fewer than `mobility.minimum_people` people contributes.
+    Reads the region's files of the bundle `movements`; for flows also `grid_cells`, `zone_cells` and `census_features`
+    of the regions that they lead to. Writes `mobility_edges[region]`. Contributions of several sources to one edge add
+    up; `people` is the smallest of their groups.
 
-    - Visits: consecutive visits of a person within `window_hours`. A visit in no region ends a movement, starts none.
-    - Trips: each row.
-    - Flows: flow(o, d) x share of the source cell in o x share of the destination cell in d; k applies to flow(o, d).
+    - Flows: flow(o, d) x share of the source cell in o x share of the destination cell in d.
 
-    Counts, prefixed with the source's name: `rows_*` concern the whole source and add up to `rows_read`; the others
-    concern this region. `weight` + `self_loop_weight` + `below_k_weight` (+ what `rows_*` and `movements_*` say was
-    dropped) is the source's mass.
+    Counts: `edges` and `total_weight`; `movement_edges` from visits and trips; for each source of flows, prefixed with
+    its name, `flows`, `weight` and `self_loop_weight`, which add up to what the flows hold.
 
     Args:
         deployment: The deployment.
         region: Partition key: region of the origin.
 
     Raises:
-        SourceError: A source is missing, unreadable, lacks a column, has mostly swapped positions, or no row that
-            matches its zone layer.
         MissingTableError: An upstream table is not materialised.
     """
-    config = deployment.profile.mobility
-    counts: dict[str, Count] = {}
+    movements, flows = (_read(deployment, region, name) for name in ("part", "zones"))
+    counts: dict[str, Count] = {"movement_edges": movements.num_rows}
     with session(deployment.profile.duckdb) as connection:
-        register_grid(connection, deployment, region)
         connection.execute(sql_text("mobility_contributions_table"))
-        for name, source in config.sources.items():
-            _LOG.info("%s: reading %s %s", region, source.kind, name)
-            found = _add_source(connection, deployment, region, source)
-            parameters = {"minimum_people": config.minimum_people, "self_loops": config.self_loops}
-            connection.execute(sql_text("mobility_judged"), parameters)
-            connection.execute(sql_text("mobility_contribute"))
-            found |= _edge_counts(connection)
-            counts |= {f"{name}_{key}": value for key, value in found.items()}
-            _LOG.info("%s: %s gives %s edges", region, name, found["edges"])
-        table = connection.execute(sql_text("mobility_edges")).to_arrow_table()
-    written = deployment.store.write(TableRef("mobility_edges", region), table)
-    counts["edges"] = table.num_rows
-    counts["total_weight"] = float(pc.sum(table["weight"]).as_py() or 0.0)
-    return StepResult(written, counts, markdown={"Mobility by source": _markdown(counts, list(config.sources))})
+        connection.register("mobility_published", movements)
+        connection.execute(sql_text("mobility_contribute"))
+        counts |= _add_flows(connection, deployment, region, flows)
+        [(edges, weight)] = connection.execute(sql_text("mobility_edge_totals")).fetchall()
+        reader = connection.execute(sql_text("mobility_edges")).to_arrow_reader(_BATCH_ROWS)
+        ref = TableRef("mobility_edges", region)
+        batches = (pa.Table.from_batches([batch]) for batch in reader)
+        written = deployment.store.write_batches(ref, itertools.chain([reader.schema.empty_table()], batches))
+    _LOG.info("%s: %s edges", region, edges)
+    return StepResult(written, counts | {"edges": edges, "total_weight": weight})
 
 
 def check_mobility_privacy(deployment: Deployment, region: str) -> CheckOutcome:
@@ -88,136 +76,43 @@ def check_mobility_privacy(deployment: Deployment, region: str) -> CheckOutcome:
     return CheckOutcome(True, f"all {len(people)} edges come from at least {k} people", numbers)
 
 
-def _add_source(
-    connection: duckdb.DuckDBPyConnection, deployment: Deployment, region: str, source: Visits | Trips | Flows
-) -> dict[str, Count]:
-    """Fill `mobility_candidates` from one source."""
-    if isinstance(source, Visits):
-        return _add_visits(connection, deployment, region, source)
-    if isinstance(source, Trips):
-        return _add_trips(connection, deployment, region, source)
-    return _add_flows(connection, deployment, region, source)
-
-
-def _add_visits(
-    connection: duckdb.DuckDBPyConnection, deployment: Deployment, region: str, source: Visits
-) -> dict[str, Count]:
-    columns = {
-        "person": SourceColumn(source.person, "VARCHAR"),
-        "time": SourceColumn(source.time, _TIME),
-        "lon": SourceColumn(source.lon, "DOUBLE"),
-        "lat": SourceColumn(source.lat, "DOUBLE"),
-    }
-    read = create_source_view(connection, "mobility_source", source.file, columns)
-    connection.execute(sql_text("mobility_visits"), {"resolution": deployment.profile.grid.resolution})
-    rows = _row_counts(connection)
-    _require_usable(source.file, [source.lon, source.lat], rows)
-    parameters = {"region": region, "window_hours": source.window_hours}
-    connection.execute(sql_text("mobility_visit_movements"), parameters)
-    statuses = ("inside", "outside", "without_person", "without_time", "without_position", "swapped", "duplicate")
-    return _named_row_counts(read, rows, statuses) | _gather_movements(connection)
-
-
-def _add_trips(
-    connection: duckdb.DuckDBPyConnection, deployment: Deployment, region: str, source: Trips
-) -> dict[str, Count]:
-    positions = {
-        "origin_lon": source.origin_lon,
-        "origin_lat": source.origin_lat,
-        "destination_lon": source.destination_lon,
-        "destination_lat": source.destination_lat,
-    }
-    columns = {name: SourceColumn(column, "DOUBLE") for name, column in positions.items()}
-    if source.person is not None:
-        columns["person"] = SourceColumn(source.person, "VARCHAR")
-    read = create_source_view(connection, "mobility_source", source.file, columns)
-    parameters = {
-        "resolution": deployment.profile.grid.resolution,
-        "region": region,
-        "with_person": source.person is not None,
-    }
-    connection.execute(sql_text("mobility_trips"), parameters)
-    rows = _row_counts(connection)
-    _require_usable(source.file, list(positions.values()), rows)
-    connection.execute(sql_text("mobility_trip_movements"))
-    statuses = ("inside", "other_region", "outside", "without_person", "without_position", "swapped")
-    return _named_row_counts(read, rows, statuses) | _gather_movements(connection)
+def _read(deployment: Deployment, region: str, name: str) -> pa.Table:
+    """A region's file of the bundle."""
+    store = deployment.store
+    path = store.bundle_file(BUNDLE, region_file(region, name))
+    try:
+        with store.fs.open(path, "rb") as file:
+            return pq.read_table(file)
+    except FileNotFoundError as error:
+        raise MissingTableError(f"{BUNDLE} was made before grid_cells[{region}]; materialise {BUNDLE} again") from error
 
 
 def _add_flows(
-    connection: duckdb.DuckDBPyConnection, deployment: Deployment, region: str, source: Flows
+    connection: duckdb.DuckDBPyConnection, deployment: Deployment, region: str, flows: pa.Table
 ) -> dict[str, Count]:
-    columns = {
-        "origin": SourceColumn(source.origin, "VARCHAR"),
-        "destination": SourceColumn(source.destination, "VARCHAR"),
-        "count": SourceColumn(source.count, "DOUBLE"),
-    }
-    read = create_source_view(connection, "mobility_source", source.file, columns)
-    create_zone_shares(connection, deployment, source.zones, region, by_population=True)
-    connection.execute(sql_text("mobility_flow_rows"))
-    rows = _row_counts(connection)
-    matched = sum(rows.get(status, (0,))[0] for status in ("inside", "other_region"))
-    if "without_zone" in rows:
-        ends = f"{source.origin} and {source.destination}"
-        require_matching_zones(connection, deployment, source.file, ends, source.zones, matched)
-    k = {"minimum_people": deployment.profile.mobility.minimum_people}
-    connection.execute(sql_text("mobility_flows"))
-    [(flows, repeated, below, below_weight)] = connection.execute(sql_text("mobility_flow_counts"), k).fetchall()
-    connection.execute(sql_text("mobility_flow_candidates"), k)
-    counts = _named_row_counts(read, rows, ("inside", "other_region", "without_zone", "bad_count"))
-    weights = {f"rows_{s}_weight": rows.get(s, (0, 0.0))[1] for s in ("inside", "other_region", "without_zone")}
-    return (
-        counts
-        | weights
-        | {
-            "flows": flows,
-            "rows_repeated": repeated,
-            "flows_below_k": below,
-            "flows_below_k_weight": below_weight,
-        }
-    )
-
-
-def _gather_movements(connection: duckdb.DuckDBPyConnection) -> dict[str, Count]:
-    statuses = dict(connection.execute(sql_text("mobility_movement_counts")).fetchall())
-    connection.execute(sql_text("mobility_movement_candidates"))
-    return {f"movements_{status}": statuses.get(status, 0) for status in ("kept", "after_window", "leaving")}
-
-
-def _row_counts(connection: duckdb.DuckDBPyConnection) -> _RowCounts:
-    rows = connection.execute(sql_text("mobility_row_counts")).fetchall()
-    return {status: (number, amount, first) for status, number, amount, first in rows}
-
-
-def _named_row_counts(read: dict[str, int], rows: _RowCounts, statuses: Sequence[str]) -> dict[str, Count]:
-    counts: dict[str, Count] = {f"rows_{name}": number for name, number in read.items() if name != "rows"}
-    counts["rows_read"] = read["rows"]
-    return counts | {f"rows_{status}": rows.get(status, (0,))[0] for status in statuses}
-
-
-def _require_usable(file: Files, columns: Sequence[str], rows: _RowCounts) -> None:
-    placed = {status: rows[status] for status in rows if status not in ("without_person", "without_time")}
-    statuses = {status: (number, first) for status, (number, _, first) in placed.items()}
-    missing = statuses.pop("without_position", None)
-    if missing is not None and not statuses:
-        statuses["unreadable"] = missing
-    require_usable_positions(file, columns, statuses)
-
-
-def _edge_counts(connection: duckdb.DuckDBPyConnection) -> dict[str, Count]:
-    fates = {
-        fate: (edges, weight) for fate, edges, weight in connection.execute(sql_text("mobility_edge_counts")).fetchall()
-    }
+    """Spread the flows between zones over cells, source by source."""
+    config = deployment.profile.mobility
+    layers = {name: source.zones for name, source in config.sources.items() if not isinstance(source, Visits | Trips)}
+    present = set(pc.unique(flows["source"]).to_pylist())
+    if not present <= set(layers):
+        raise MissingTableError(f"{BUNDLE} was made of other sources; materialise {BUNDLE} again")
+    # only the regions that the flows lead to: a region's step does not read the whole country
+    regions = sorted({region, *pc.unique(flows["destination_region"]).to_pylist()})
+    connection.register("mobility_region", flows)
+    if present:
+        connection.register("grid", deployment.store.read_all("grid_cells", ["cell", "region", "area_km2"], regions))
     counts: dict[str, Count] = {}
-    for fate, prefix in (("kept", ""), ("self_loop", "self_loop_"), ("below_k", "below_k_")):
-        edges, weight = fates.get(fate, (0, 0.0))
-        counts |= {f"{prefix}edges": edges, f"{prefix}weight": weight}
+    for name, layer in layers.items():
+        if name not in present or layer is None:
+            continue
+        create_zone_shares(connection, deployment, layer, region, by_population=True, regions=regions)
+        connection.execute(sql_text("mobility_flow_candidates"), {"source": name})
+        parameters = {"minimum_people": config.minimum_people, "self_loops": config.self_loops}
+        connection.execute(sql_text("mobility_judged"), parameters)
+        connection.execute(sql_text("mobility_published"))
+        connection.execute(sql_text("mobility_contribute"))
+        fates = {fate: weight for fate, _, weight in connection.execute(sql_text("mobility_edge_counts")).fetchall()}
+        counts[f"{name}_flows"] = int(pc.sum(pc.equal(flows["source"], name)).as_py())
+        counts[f"{name}_weight"] = fates.get("kept", 0.0)
+        counts[f"{name}_self_loop_weight"] = fates.get("self_loop", 0.0)
     return counts
-
-
-def _markdown(counts: dict[str, Count], sources: Sequence[str]) -> str:
-    columns = ("rows_read", "edges", "weight", "self_loop_weight", "below_k_edges", "below_k_weight")
-    lines = ["| source | " + " | ".join(columns) + " |", "| --- |" + " ---: |" * len(columns)]
-    for name in sources:
-        lines.append(f"| {name} | " + " | ".join(f"{counts[f'{name}_{key}']:,}" for key in columns) + " |")
-    return "\n".join(lines)

@@ -9,10 +9,10 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator, model_validator
 
 from mobclip_core.profile.base import Settings
-from mobclip_core.profile.census import CensusConfig
+from mobclip_core.profile.census import CensusConfig, CensusZones
 from mobclip_core.profile.imagery import ImageryConfig
 from mobclip_core.profile.learning import EncoderConfig, EvaluationConfig, LineConfig, TaskConfig
-from mobclip_core.profile.mobility import Flows, MobilityConfig
+from mobclip_core.profile.mobility import MobilityConfig, Trips, Visits
 from mobclip_core.profile.places import GridConfig, RegionsConfig, ZoneLayer
 from mobclip_core.profile.poi import PoiConfig
 
@@ -85,12 +85,12 @@ class Profile(Settings):
 
     @model_validator(mode="after")
     def _zone_layers_exist(self) -> Self:
-        wanted = {"census.zones": self.census.zones}
+        wanted = {"census.zones": self.census.zones} if isinstance(self.census, CensusZones) else {}
         wanted |= {f"poi.zone_counts.{name}.zones": s.zones for name, s in self.poi.zone_counts.items()}
         wanted |= {
             f"mobility.sources.{name}.zones": s.zones
             for name, s in self.mobility.sources.items()
-            if isinstance(s, Flows)
+            if not isinstance(s, Visits | Trips) and s.zones is not None
         }
         missing = {key: layer for key, layer in wanted.items() if layer not in self.zones}
         if missing:

@@ -25,6 +25,7 @@ REGIONAL = {
 WHOLE = {
     "regions",
     "imagery_encoder",
+    "movements",
     "mobility_graph",
     "node_embeddings",
     "encoder",

@@ -18,6 +18,7 @@ from mobclip_core.grid import build_grid_cells, build_regions
 from mobclip_core.imagery.steps import build_imagery_encoder, build_imagery_features, build_imagery_patches
 from mobclip_core.mobility.edges import build_mobility_edges
 from mobclip_core.mobility.graph import build_mobility_graph
+from mobclip_core.mobility.movements import build_movements
 from mobclip_core.poi import build_poi_aggregates
 
 pytestmark = pytest.mark.slow
@@ -26,6 +27,7 @@ STAGES = (
     ((build_regions, build_imagery_encoder), False),
     ((build_grid_cells, build_zone_cells, build_census_features), True),
     ((build_imagery_patches, build_imagery_features, build_poi_aggregates), True),
+    ((build_movements,), False),
     ((build_mobility_edges,), True),
     ((build_mobility_graph, build_node_embeddings, build_encoder), False),
     ((build_embeddings,), True),

@@ -22,6 +22,7 @@ from mobclip_core.grid import build_grid_cells, build_regions
 from mobclip_core.imagery.steps import build_imagery_encoder, build_imagery_features, build_imagery_patches
 from mobclip_core.mobility.edges import build_mobility_edges, check_mobility_privacy
 from mobclip_core.mobility.graph import build_mobility_graph
+from mobclip_core.mobility.movements import build_movements
 from mobclip_core.poi import build_poi_aggregates
 from mobclip_core.preview import first_rows
 from mobclip_core.sql import session
@@ -65,6 +66,8 @@ def test_bare_regions_are_embedded_and_hold_nobody_up(country):
     for name, step in REGIONAL.items():
         if name == "imagery_patches":
             build_imagery_encoder(country)
+        if name == "mobility_edges":
+            build_movements(country)
         results |= {(name, key): step(country, key) for key in keys}
     graph, nodes = build_mobility_graph(country), build_node_embeddings(country)
     build_encoder(country)

@@ -1,5 +1,6 @@
 import datetime as dt
 from decimal import Decimal
+from pathlib import Path
 
 import h3
 import pyarrow as pa
@@ -36,151 +37,285 @@ def hour(h):
     return dt.datetime(2024, 1, 1, tzinfo=dt.UTC) + dt.timedelta(hours=h)
 
 
-def test_mobility_visits_and_mobility_row_counts(connection):
+VISITS = "source_row BIGINT, person VARCHAR, time TIMESTAMPTZ, lon DOUBLE, lat DOUBLE"
+PAIRS = "status VARCHAR, person VARCHAR, src UBIGINT, dst UBIGINT, movements BIGINT"
+
+
+def parquet(connection, rows, columns, file):
+    """Write rows to a Parquet file and return its path."""
+    table(connection, "made_by_hand", rows, columns)
+    connection.table("made_by_hand").write_parquet(str(file))
+    return str(file)
+
+
+def test_mobility_visits_and_mobility_row_counts(connection, tmp_path):
     rows = [
         (0, "p", hour(0), LON, LAT),
-        (1, "p", hour(0), LON + 1e-6, LAT),  # the same person, time and cell
+        (1, "p", hour(0), LON + 1e-6, LAT),
         (2, None, hour(0), LON, LAT),
         (3, "p", None, LON, LAT),
         (4, "p", hour(0), None, LAT),
         (5, "p", hour(0), LAT, LON),
         (6, "p", hour(0), 10.0, 10.0),
-        (7, "p", hour(1), LON + 0.4, LAT),
+        (7, "q", hour(1), LON + 0.4, LAT),
     ]
-    table(
-        connection,
-        "mobility_source",
-        rows,
-        "source_row BIGINT, person VARCHAR, time TIMESTAMPTZ, lon DOUBLE, lat DOUBLE",
-    )
-    result(connection, "mobility_visits", resolution=6)
-    assert rows_of(
-        connection, "SELECT source_row, cell, region, status FROM mobility_rows WHERE region IS NOT NULL ORDER BY 1"
-    ) == [
-        (0, A, "here", "inside"),
-        (1, A, "here", "duplicate"),
-        (2, A, "here", "without_person"),
-        (3, A, "here", "without_time"),
-        (7, C, "there", "inside"),
+    table(connection, "mobility_source", rows, VISITS)
+    result(connection, "mobility_visits", resolution=6, buckets=3, folder=str(tmp_path))
+    assert result(connection, "mobility_row_counts", files=f"{tmp_path}/*/*.parquet") == [
+        ("inside", 3, None),
+        ("outside", 1, None),
+        ("swapped", 1, [5]),
+        ("without_person", 1, [2]),
+        ("without_position", 1, [4]),
+        ("without_time", 1, [3]),
     ]
-    assert result(connection, "mobility_row_counts") == [
-        ("duplicate", 1, 1.0, [1]),
-        ("inside", 2, 2.0, [0, 7]),
-        ("outside", 1, 1.0, [6]),
-        ("swapped", 1, 1.0, [5]),
-        ("without_person", 1, 1.0, [2]),
-        ("without_position", 1, 1.0, [4]),
-        ("without_time", 1, 1.0, [3]),
+    stops = connection.execute(
+        "SELECT person, time_us, cell, inside, count(DISTINCT bucket) OVER (PARTITION BY person) "
+        "FROM read_parquet($files) WHERE bucket >= 0 ORDER BY ALL",
+        {"files": f"{tmp_path}/*/*.parquet"},
+    ).fetchall()
+    start = int(hour(0).timestamp() * 1e6)
+    assert [stop for stop in stops if stop[3]] == [
+        ("p", start, A, True, 1),
+        ("p", start, A, True, 1),
+        ("q", start + 3_600_000_000, C, True, 1),
     ]
+    assert [(person, inside) for person, _, _, inside, _ in stops if not inside] == [("p", False)]
 
 
-def test_mobility_visit_movements_and_mobility_movement_counts(connection):
+def test_mobility_visit_pairs_and_mobility_movement_counts(connection, tmp_path):
+    hours = 3_600_000_000
     rows = [
-        ("p", hour(0), A, "here", "inside"),
-        ("p", hour(1), B, "here", "inside"),
-        ("p", hour(3), C, "there", "inside"),
-        ("p", hour(4), A, "here", "inside"),
-        ("p", hour(5), 77, None, "outside"),
-        ("p", hour(5.5), B, "here", "duplicate"),
-        ("p", hour(9), A, "here", "inside"),
-        ("q", hour(0), C, "there", "inside"),
-        ("q", hour(1), C, "there", "inside"),
+        ("p", 0, A, True),
+        ("p", 1 * hours, B, True),
+        ("p", 3 * hours, C, True),
+        ("p", 4 * hours, A, True),
+        ("p", 4 * hours, A, True),
+        ("p", 5 * hours, 77, False),
+        ("p", 5 * hours, 77, False),
+        ("p", 9 * hours, A, True),
+        ("q", 0, C, True),
+        ("q", 1 * hours, C, True),
+        ("q", 2 * hours, C, True),
     ]
-    table(
-        connection,
-        "mobility_rows",
-        rows,
-        "person VARCHAR, time TIMESTAMPTZ, cell UBIGINT, region VARCHAR, status VARCHAR",
-    )
-    result(connection, "mobility_visit_movements", region="here", window_hours=1.5)
-    assert set(rows_of(connection, "FROM mobility_movements")) == {
-        ("p", A, B, "kept"),
-        ("p", B, C, "after_window"),
-        ("p", A, 77, "leaving"),
+    columns = "person VARCHAR, time_us BIGINT, cell UBIGINT, inside BOOLEAN"
+    file = parquet(connection, rows, columns, tmp_path / "bucket.parquet")
+    result(connection, "mobility_visit_pairs", files=file, window_hours=1.5)
+    assert set(rows_of(connection, "FROM mobility_pairs WHERE status = 'kept'")) == {
+        ("kept", "p", A, B, 1),
+        ("kept", "p", C, A, 1),
+        ("kept", "q", C, C, 2),
     }
-    assert result(connection, "mobility_movement_counts") == [("after_window", 1), ("kept", 1), ("leaving", 1)]
+    assert result(connection, "mobility_movement_counts") == [
+        ("after_window", 1),
+        ("duplicate", 1),
+        ("duplicate_outside", 1),
+        ("kept", 4),
+        ("leaving", 1),
+        ("outside", 1),
+    ]
 
 
-def test_mobility_trips_and_mobility_trip_movements(connection):
+def test_mobility_trips_and_mobility_trip_pairs(connection, tmp_path):
     rows = [
         (0, LON, LAT, LON + 0.2, LAT, "p"),
         (1, LON + 0.4, LAT, LON, LAT, "p"),
         (2, LON, LAT, 10.0, 10.0, "p"),
         (3, LON, None, LON, LAT, "p"),
         (4, LON, LAT, LAT, LON, "p"),
-        (5, LON, LAT, LON + 0.4, LAT, None),
+        (5, LON, LAT, LON + 0.2, LAT, None),
     ]
     ends = "source_row BIGINT, origin_lon DOUBLE, origin_lat DOUBLE, destination_lon DOUBLE, destination_lat DOUBLE"
     table(connection, "mobility_source", rows, f"{ends}, person VARCHAR")
-    result(connection, "mobility_trips", resolution=6, region="here", with_person=True)
-    statuses = ["inside", "other_region", "outside", "without_position", "swapped", "without_person"]
-    assert [s for (s,) in rows_of(connection, "SELECT status FROM mobility_rows ORDER BY source_row")] == statuses
-    result(connection, "mobility_trip_movements")
-    assert rows_of(connection, "FROM mobility_movements") == [("p", A, B, "kept")]
+    people, nobody = tmp_path / "people", tmp_path / "nobody"
+    result(connection, "mobility_trips", resolution=6, with_person=True, buckets=1, folder=str(people))
+    assert result(connection, "mobility_row_counts", files=f"{people}/*/*.parquet") == [
+        ("inside", 2, None),
+        ("outside", 1, [2]),
+        ("swapped", 1, [4]),
+        ("without_person", 1, [5]),
+        ("without_position", 1, [3]),
+    ]
+    result(connection, "mobility_trip_pairs", files=f"{people}/bucket=0/*.parquet")
+    assert sorted(rows_of(connection, "FROM mobility_pairs")) == sorted(
+        [("kept", "p", A, B, 1), ("kept", "p", C, A, 1)]
+    )
     table(connection, "mobility_source", [row[:-1] for row in rows], ends)
-    result(connection, "mobility_trips", resolution=6, region="here", with_person=False)
-    result(connection, "mobility_trip_movements")
-    assert rows_of(connection, "FROM mobility_movements ORDER BY person") == [("0", A, B, "kept"), ("5", A, C, "kept")]
+    result(connection, "mobility_trips", resolution=6, with_person=False, buckets=1, folder=str(nobody))
+    result(connection, "mobility_trip_pairs", files=f"{nobody}/bucket=0/*.parquet")
+    assert sorted(rows_of(connection, "FROM mobility_pairs")) == sorted(
+        [("kept", None, A, B, 2), ("kept", None, C, A, 1)]
+    )
 
 
-def test_mobility_movement_candidates(connection):
-    rows = [("p", 1, 2, "kept"), ("p", 1, 2, "kept"), ("q", 1, 2, "kept"), ("q", 1, 1, "kept"), ("q", 1, 3, "leaving")]
-    table(connection, "mobility_movements", rows, "person VARCHAR, src UBIGINT, dst UBIGINT, status VARCHAR")
-    result(connection, "mobility_movement_candidates")
-    assert rows_of(connection, "FROM mobility_candidates ORDER BY ALL") == [(1, 1, 1, 1), (1, 2, 3, 2)]
+def test_mobility_all_pairs_and_mobility_bounded_counts(connection):
+    rows = [("kept", "p", 1, 2, 3), ("kept", "q", 1, 2, 4), ("leaving", None, None, None, 9)]
+    table(connection, "mobility_pairs", rows, PAIRS)
+    result(connection, "mobility_all_pairs")
+    assert rows_of(connection, "FROM mobility_bounded ORDER BY ALL") == [("p", 1, 2, 3), ("q", 1, 2, 4)]
+    assert result(connection, "mobility_bounded_counts") == [(7,)]
 
 
-def test_mobility_flow_rows(connection):
+@pytest.mark.parametrize("self_loops", [False, True])
+def test_mobility_bounded_pairs(connection, self_loops):
+    rows = [("kept", who, 1, dst, 3) for who in "pq" for dst in range(1, 8)] + [("leaving", None, None, None, 9)]
+    found = []
+    for ordered in (rows, rows[::-1]):
+        table(connection, "mobility_pairs", ordered, PAIRS)
+        parameters = {"max_edges": 4, "max_movements": 10, "self_loops": self_loops}
+        result(connection, "mobility_bounded_pairs", **parameters)
+        found.append(rows_of(connection, "FROM mobility_bounded ORDER BY ALL"))
+    assert found[0] == found[1]
+    for who in "pq":
+        kept = [(dst, n) for person, src, dst, n in found[0] if person == who and (self_loops or src != dst)]
+        # 3 + 3 + 3 + 1
+        assert sorted(n for _, n in kept) == [1, 3, 3, 3]
+    # which edges stay is not the same for everybody
+    edges = {who: {dst for person, _, dst, _ in found[0] if person == who and dst > 1} for who in "pq"}
+    assert edges["p"] != edges["q"]
+    if not self_loops:
+        # a loop that is dropped later is left for its own count
+        assert ("p", 1, 1, 3) in found[0]
+
+
+def test_mobility_bucket_edges_and_mobility_candidates(connection, tmp_path):
+    pairs = "person VARCHAR, src UBIGINT, dst UBIGINT, movements BIGINT"
+    for rows in ([("p", A, B, 2), ("q", A, B, 1), ("q", C, A, 5)], [("r", A, B, 4)]):
+        table(connection, "mobility_bounded", rows, pairs)
+        result(connection, "mobility_bucket_edges", with_person=True, folder=str(tmp_path))
+    assert sorted(path.name for path in Path(tmp_path).iterdir()) == ["region=here", "region=there"]
+    result(connection, "mobility_candidates", files=f"{tmp_path}/region=here/*.parquet")
+    assert rows_of(connection, "FROM mobility_candidates") == [(A, B, 7, 3)]
+    table(connection, "mobility_bounded", [(None, A, B, 2)], pairs)
+    result(connection, "mobility_bucket_edges", with_person=False, folder=str(tmp_path))
+    result(connection, "mobility_candidates", files=f"{tmp_path}/region=here/*.parquet")
+    assert rows_of(connection, "FROM mobility_candidates") == [(A, B, 9, 5)]
+
+
+FLOWS = "source_row BIGINT, origin VARCHAR, destination VARCHAR, count DOUBLE"
+AS_THEY_ARE = {"code_digits": None, "zone_digits": None, "kinds": None, "occasion": "row", "file_bits": 40}
+
+
+def test_mobility_flow_pairs(connection):
     rows = [
         (0, "a", "b", 5.0),
-        (1, "b", "a", 5.0),
-        (2, "a", "z", 5.0),
-        (3, None, "a", 5.0),
-        (4, "a", "b", -5.0),
-        (5, "a", "b", None),
-        (6, "a", "b", float("inf")),
-        (7, "z", "b", float("nan")),
-        (8, "a", "b", 1e16),
+        (1, "a", "b", 2.5),
+        (2, None, "a", 5.0),
+        (3, "a", "b", -999.0),
+        (4, "a", "b", None),
+        (5, "a", "b", float("inf")),
+        (6, "z", "b", float("nan")),
+        (7, "a", "b", 1e16),
+        ((1 << 40) + 0, "a", "b", 1.0),
     ]
-    table(connection, "mobility_source", rows, "source_row BIGINT, origin VARCHAR, destination VARCHAR, count DOUBLE")
-    table(connection, "zone_home", [("a", True), ("b", False)], "zone VARCHAR, here BOOLEAN")
-    result(connection, "mobility_flow_rows")
-    assert rows_of(connection, "SELECT amount, status FROM mobility_rows ORDER BY source_row") == [
-        (5.0, "inside"),
-        (5.0, "other_region"),
-        (5.0, "without_zone"),
-        (5.0, "without_zone"),
-        *[(0.0, "bad_count")] * 5,
+    table(connection, "mobility_source", rows, FLOWS)
+    order = "FROM mobility_zone_pairs ORDER BY status, origin"
+    result(connection, "mobility_flow_pairs", **AS_THEY_ARE)
+    bad = [("bad_count", "a", "b", 4, 0, 0), ("bad_count", "z", "b", 1, 0, 0)]
+    nowhere = ("counted", None, "a", 1, 5, 5)
+    assert rows_of(connection, order) == [*bad, ("counted", "a", "b", 3, Decimal("8.5"), 5.0), nowhere]
+    # rows of a file add up, another file may count the same people
+    result(connection, "mobility_flow_pairs", **AS_THEY_ARE | {"occasion": "file"})
+    assert rows_of(connection, order)[2] == ("counted", "a", "b", 3, Decimal("8.5"), 7.5)
+    result(connection, "mobility_flow_pairs", **AS_THEY_ARE | {"occasion": "trip"})
+    assert rows_of(connection, order) == [
+        ("counted", "a", "b", 7, 7, 7),
+        ("counted", "z", "b", 1, 1, 1),
+        ("counted", None, "a", 1, 1, 1),
     ]
 
 
-def test_mobility_flows_and_mobility_flow_counts(connection):
+def test_mobility_flow_pairs_of_published_codes(connection):
     rows = [
-        ("a", "b", 5.0, "inside"),
-        ("a", "b", 2.5, "inside"),
-        ("b", "a", 3.0, "inside"),
-        ("b", "a", 9.0, "other_region"),
-        ("a", "a", 0.0, "inside"),
+        (0, "0101", "0201", 1.0, "mon", "3"),
+        (1, "0102", "0202", 2.0, "mon", "3"),
+        (2, "0102", "0202", 5.0, "tue", "3"),
+        (3, "101", "0202", 9.0, "tue", "3"),
+        (4, "0102", "0202", 7.0, "tue", "1"),
+        (5, "0102", "0202", 7.0, "tue", None),
     ]
-    table(connection, "mobility_rows", rows, "origin VARCHAR, destination VARCHAR, amount DOUBLE, status VARCHAR")
-    result(connection, "mobility_flows")
-    assert rows_of(connection, "FROM mobility_flows ORDER BY origin") == [
-        ("a", "b", 2, Decimal("7.5"), 5.0),
-        ("b", "a", 1, Decimal("3"), 3.0),
+    table(connection, "mobility_source", rows, f"{FLOWS}, occasion VARCHAR, kind VARCHAR")
+    options = {"code_digits": 4, "zone_digits": 2, "kinds": ["3"], "occasion": "named"}
+    result(connection, "mobility_flow_pairs", **AS_THEY_ARE | options)
+    assert rows_of(connection, "FROM mobility_zone_pairs ORDER BY status, origin") == [
+        ("counted", "01", "02", 3, 8, 5),
+        ("counted", None, "02", 1, 9, 9),
+        ("not_selected", "01", "02", 2, 14, 14),
     ]
-    assert result(connection, "mobility_flow_counts", minimum_people=5) == [(2, 1, 1, 3.0)]
-    table(connection, "mobility_rows", [], "origin VARCHAR, destination VARCHAR, amount DOUBLE, status VARCHAR")
-    result(connection, "mobility_flows")
-    assert result(connection, "mobility_flow_counts", minimum_people=5) == [(0, 0, 0, 0.0)]
+
+
+def test_mobility_zone_trips_and_mobility_zone_trip_pairs(connection):
+    rows = [(0, "a", "b", "p"), (1, "a", "b", "p"), (2, "a", "b", "q"), (3, "b", None, "q"), (4, "a", "b", None)]
+    table(connection, "mobility_source", rows, "source_row BIGINT, origin VARCHAR, destination VARCHAR, person VARCHAR")
+    result(connection, "mobility_zone_trips")
+    result(connection, "mobility_all_pairs")
+    result(connection, "mobility_zone_trip_pairs")
+    assert rows_of(connection, "FROM mobility_zone_pairs ORDER BY rows DESC, status") == [
+        ("counted", "a", "b", 3, 3, 2),
+        ("counted", "b", None, 1, 1, 1),
+        ("without_person", None, None, 1, 1, 0),
+    ]
+
+
+def test_mobility_flows_and_its_counts(connection):
+    rows = [
+        ("counted", "a", "b", 2, 7.5, 5.0),
+        ("counted", "b", "a", 1, 3.0, 3.0),
+        ("counted", "b", "b", 1, 0.0, 0.0),
+        ("counted", "z", "a", 1, 9.0, 9.0),
+        ("bad_count", "a", "b", 4, 0.0, 0.0),
+    ]
+    columns = "status VARCHAR, origin VARCHAR, destination VARCHAR, rows BIGINT, weight DECIMAL(38, 18), people DOUBLE"
+    table(connection, "mobility_zone_pairs", rows, columns)
+    table(connection, "zone_home", [("a", "here"), ("b", "there")], "zone VARCHAR, region VARCHAR")
+    result(connection, "mobility_flows", minimum_people=5)
+    assert rows_of(connection, "FROM mobility_flows WHERE fate IS NOT NULL ORDER BY fate") == [
+        ("inside", "below_k", "there", "here", "b", "a", 1, Decimal("3"), 3.0),
+        ("inside", "kept", "here", "there", "a", "b", 2, Decimal("7.5"), 5.0),
+    ]
+    assert result(connection, "mobility_flow_rows") == [
+        ("bad_count", 4, 0.0),
+        ("inside", 4, 10.5),
+        ("without_zone", 1, 9.0),
+    ]
+    assert result(connection, "mobility_flow_counts") == [
+        ("here", "kept", 1, 7.5, 1),
+        ("there", "below_k", 1, 3.0, 0),
+    ]
+
+
+def test_flows_that_are_published(connection):
+    columns = (
+        "fate VARCHAR, region VARCHAR, destination_region VARCHAR, origin VARCHAR, destination VARCHAR, "
+        "weight DECIMAL(38, 18), people DOUBLE"
+    )
+    rows = [
+        ("kept", "r", "s", "b", "c", 7.5, 5.5),
+        ("kept", "r", "s", "a", "c", 6, 6),
+        ("below_k", "r", "s", "d", "c", 1, 1),
+    ]
+    table(connection, "mobility_flows", rows, columns)
+    assert sorted(result(connection, "mobility_exact_flows")) == [
+        ("r", "s", "a", "c", 6.0, 6.0),
+        ("r", "s", "b", "c", 8.0, 5.0),
+    ]
+    result(connection, "mobility_published_flows")
+    result(connection, "mobility_zone_flows_table")
+    result(connection, "mobility_contribute_flows", source="f")
+    assert result(connection, "mobility_region_flows", region="r") == [
+        ("f", "a", "c", "s", 6.0, 6.0),
+        ("f", "b", "c", "s", 7.5, 5.5),
+    ]
+    assert result(connection, "mobility_region_flows", region="s") == []
 
 
 def test_mobility_flow_candidates(connection):
-    rows = [("a", "b", 1, 8.0, 8.0), ("c", "b", 1, 2.0, 2.0), ("c", "a", 1, 1.0, 1.0)]
-    columns = "origin VARCHAR, destination VARCHAR, rows BIGINT, weight DECIMAL(38, 18), people DOUBLE"
-    table(connection, "mobility_flows", rows, columns)
+    rows = [("f", "a", "b", 8.0, 8.0), ("f", "c", "b", 2.0, 2.0), ("other", "c", "a", 1.0, 1.0)]
+    columns = "source VARCHAR, origin VARCHAR, destination VARCHAR, weight DOUBLE, people DOUBLE"
+    table(connection, "mobility_region", rows, columns)
     shares = [("a", 1, 0.25), ("a", 2, 0.75), ("b", 3, 0.5), ("b", 4, 0.5), ("c", 2, 1.0)]
     table(connection, "zone_shares", shares, "zone VARCHAR, cell UBIGINT, share DOUBLE")
-    result(connection, "mobility_flow_candidates", minimum_people=2)
+    result(connection, "mobility_flow_candidates", source="f")
     assert rows_of(connection, "FROM mobility_candidates ORDER BY ALL") == [
         (1, 3, 1, 8),
         (1, 4, 1, 8),
@@ -198,14 +333,20 @@ def test_mobility_judged_and_mobility_edge_counts(connection):
     assert result(connection, "mobility_edge_counts") == [("below_k", 2, 5.0), ("kept", 2, 12.5)]
 
 
+def test_mobility_published_and_mobility_exact_edges(connection):
+    columns = "src UBIGINT, dst UBIGINT, weight DECIMAL(38, 18), people DOUBLE, fate VARCHAR"
+    table(connection, "mobility_judged", [(1, 2, 3.0, 3.0, "kept"), (1, 3, 1.0, 1.0, "below_k")], columns)
+    result(connection, "mobility_published")
+    assert rows_of(connection, "FROM mobility_published") == [(1, 2, 3, 3)]
+    assert result(connection, "mobility_exact_edges") == [(1, 2, 3.0, 3.0)]
+
+
 def test_mobility_contributions_table_mobility_contribute_and_mobility_edges(connection):
     result(connection, "mobility_contributions_table")
-    columns = "src UBIGINT, dst UBIGINT, weight DECIMAL(38, 18), people DOUBLE, fate VARCHAR"
-    for rows in (
-        [(2, 1, 0.1, 5.0, "kept"), (1, 2, 1.0, 7.0, "kept"), (1, 3, 1.0, 1.0, "below_k"), (3, 1, 0.0, 5.0, "kept")],
-        [(2, 1, 0.2, 9.0, "kept")],
-    ):
-        table(connection, "mobility_judged", rows, columns)
+    columns = "src UBIGINT, dst UBIGINT, weight DECIMAL(38, 18), people DOUBLE"
+    for rows in ([(2, 1, 0.1, 5.0), (1, 2, 1.0, 7.0), (3, 1, 0.0, 5.0)], [(2, 1, 0.2, 9.0)]):
+        table(connection, "mobility_published", rows, columns)
         result(connection, "mobility_contribute")
     # decimals: 0.1 + 0.2 is 0.3; a weight too small for them leaves no edge
     assert result(connection, "mobility_edges") == [(1, 2, 1.0, 7.0), (2, 1, 0.3, 5.0)]
+    assert result(connection, "mobility_edge_totals") == [(2, 1.3)]

@@ -1,0 +1,187 @@
+"""Movements of the whole country in one pass over the raw records, k-anonymous.
+
+Belongs here: the step that makes the bundle `movements`. Does not belong here: how a source is read (see `buckets`,
+`flows` and `sources.origin_destination`), the privacy check and report (see `privacy`), spreading flows over cells (see
+`edges`).
+
+The bundle has two files for each region of origin::
+
+    region=<key>/part.parquet     src, dst, weight, people: edges from visits and trips, sorted by (src, dst)
+    region=<key>/zones.parquet    source, origin, destination, destination_region, weight, people: flows between zones
+
+`people` is the smallest group of people that any source's contribution to the edge comes from. With noise it is the
+smallest noisy number, never an exact one.
+"""
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mobclip_core.crosswalk import materialised_regions
+from mobclip_core.deployment import Deployment, StepResult
+from mobclip_core.errors import MissingTableError
+from mobclip_core.mobility.buckets import Gathering, gather_trips, gather_visits
+from mobclip_core.mobility.flows import gather_flows
+from mobclip_core.mobility.noise import add_noise, calibrate
+from mobclip_core.mobility.privacy import Report, require_anonymous
+from mobclip_core.profile import MobilitySource, Visits
+from mobclip_core.sources.origin_destination import TripReading, origin_destination_reading
+from mobclip_core.sql import session, sql_text
+from mobclip_core.store import Written
+
+BUNDLE = "movements"
+_LOG = logging.getLogger(__name__)
+_BATCH_ROWS = 1_000_000
+
+
+def region_file(region: str, name: str = "part") -> str:
+    """Name, within the bundle, of a region's file of edges (`part`) or of flows between zones (`zones`)."""
+    return f"region={region}/{name}.parquet"
+
+
+def build_movements(deployment: Deployment) -> StepResult:
+    """Read every mobility source once and keep what enough people made.
+
+    Reads `grid_cells` and, for flows, `zone_cells` of all regions that are there. Writes the bundle `movements`. Each
+    source is judged on its own: no edge, and no flow between two zones, of fewer than `mobility.minimum_people` people
+    leaves the step; `mobility.noise` adds calibrated noise to the rest.
+
+    - Visits: consecutive visits of a person within `window_hours`. A visit in no region ends a movement, starts none.
+    - Trips: each row.
+    - Flows and trips between zones: gathered by pair of zones.
+
+    Counts, prefixed with the source's name: `rows_*` add up to `rows_read`; `weight` + `self_loop_weight` +
+    `below_k_weight` (+ what `rows_*` and `movements_*` say was dropped) is the source's mass before noise.
+
+    Args:
+        deployment: The deployment.
+
+    Raises:
+        SourceError: A source is missing, unreadable, lacks a column, has mostly swapped positions, or no row that
+            matches its zone layer.
+        MissingTableError: No region's grid, or for flows no region's crosswalk, is materialised.
+        PrivacyError: What is about to be published breaks the policy.
+    """
+    config = deployment.profile.mobility
+    regions = materialised_regions(deployment, "grid_cells")
+    if not regions:
+        raise MissingTableError("grid_cells is not materialised yet in any region; materialise it first")
+    report = Report()
+    written: list[Written] = []
+    spill = deployment.profile.duckdb.spill_directory
+    with (
+        deployment.store.write_bundle(BUNDLE, written) as bundle,
+        session(deployment.profile.duckdb) as connection,
+        tempfile.TemporaryDirectory(prefix="mobclip-movements-", dir=spill) as folder,
+    ):
+        grid = deployment.store.read_all("grid_cells", ["cell", "region", "area_km2"], regions)
+        connection.register("grid", grid)
+        connection.execute(sql_text("mobility_zone_flows_table"))
+        edges: dict[str, Path] = {}
+        for i, (name, source) in enumerate(config.sources.items()):
+            _LOG.info("reading %s %s", source.kind, name)
+            gathering = Gathering(connection, deployment.profile.grid.resolution, config, Path(folder) / f"source_{i}")
+            gathering.folder.mkdir()
+            found = _gather(gathering, deployment, name, source, report)
+            if found is not None:
+                edges[name] = found
+            shutil.rmtree(gathering.folder / "buckets", ignore_errors=True)
+        for region in regions:
+            (bundle / region_file(region)).parent.mkdir()
+            _write_region(connection, deployment, region, edges, bundle, report)
+    return StepResult(written[0], report.totals(list(config.sources)), markdown={"Suppressed": report.markdown()})
+
+
+def _gather(
+    gathering: Gathering, deployment: Deployment, name: str, source: MobilitySource, report: Report
+) -> Path | None:
+    """Read one source: into edges by bucket, whose folder is returned, or into published flows between zones."""
+    connection, noise = gathering.connection, gathering.config.noise
+    minimum_people = gathering.config.minimum_people
+    if isinstance(source, Visits):
+        if noise is not None:
+            report.calibrations[name] = calibrate(noise, minimum_people, bounded=True)
+        counts, edges = gather_visits(gathering, source)
+        report.counts |= {f"{name}_{key}": value for key, value in counts.items()}
+        return edges
+    found = origin_destination_reading(connection, source)
+    if noise is not None:
+        report.calibrations[name] = calibrate(noise, minimum_people, bounded="person" in found.columns)
+    if isinstance(found, TripReading):
+        counts, edges = gather_trips(gathering, source.file, found)
+        report.counts |= {f"{name}_{key}": value for key, value in counts.items()}
+        return edges
+    fates = gather_flows(gathering, deployment, source.file, found)
+    report.counts |= {f"{name}_{key}": value for key, value in fates.counts.items()}
+    report.add_flows(name, fates.by_region)
+    if name in report.calibrations:
+        exact = connection.execute(sql_text("mobility_exact_flows")).to_arrow_table()
+        noisy = add_noise(exact, report.calibrations[name])
+        report.hide(name, exact["region"], noisy["region"])
+        connection.register("mobility_published_flows", noisy)
+    else:
+        connection.execute(sql_text("mobility_published_flows"))
+    connection.execute(sql_text("mobility_contribute_flows"), {"source": name})
+    return None
+
+
+def _write_region(
+    connection: duckdb.DuckDBPyConnection,
+    deployment: Deployment,
+    region: str,
+    edges: dict[str, Path],
+    bundle: Path,
+    report: Report,
+) -> None:
+    """Judge the edges of every source that start in a region, and write the two files of the region."""
+    config = deployment.profile.mobility
+    connection.execute(sql_text("mobility_contributions_table"))
+    for name, folder in edges.items():
+        parts = folder / f"region={region}"
+        if not parts.is_dir():
+            continue
+        connection.execute(sql_text("mobility_candidates"), {"files": f"{parts}/*.parquet"})
+        parameters = {"minimum_people": config.minimum_people, "self_loops": config.self_loops}
+        connection.execute(sql_text("mobility_judged"), parameters)
+        report.add_edges(name, region, connection.execute(sql_text("mobility_edge_counts")).fetchall())
+        if name in report.calibrations:
+            exact = connection.execute(sql_text("mobility_exact_edges")).to_arrow_table()
+            noisy = add_noise(exact, report.calibrations[name])
+            report.fates[name, region].below_threshold = exact.num_rows - noisy.num_rows
+            connection.register("mobility_published", noisy)
+        else:
+            connection.execute(sql_text("mobility_published"))
+        connection.execute(sql_text("mobility_contribute"))
+        shutil.rmtree(parts)
+    written = bundle / region_file(region)
+    _write(connection.execute(sql_text("mobility_edges")).to_arrow_reader(_BATCH_ROWS), written)
+    flows = bundle / region_file(region, "zones")
+    _write(
+        connection.execute(sql_text("mobility_region_flows"), {"region": region}).to_arrow_reader(_BATCH_ROWS), flows
+    )
+    for file in (written, flows):
+        require_anonymous(file, config.minimum_people)
+
+
+def _write(reader: pa.RecordBatchReader, file: Path) -> None:
+    """Write rows in groups of one size, so that the bytes depend on the rows alone."""
+    with pq.ParquetWriter(file, reader.schema, compression="zstd") as writer:
+        for group in _groups(reader):
+            writer.write_table(group, row_group_size=_BATCH_ROWS)
+
+
+def _groups(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
+    waiting = reader.schema.empty_table()
+    for batch in reader:
+        waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch])])
+        while waiting.num_rows >= _BATCH_ROWS:
+            yield waiting.slice(0, _BATCH_ROWS).combine_chunks()
+            waiting = waiting.slice(_BATCH_ROWS)
+    if waiting.num_rows:
+        yield waiting.combine_chunks()
