@@ -77,7 +77,7 @@ def build_poi_aggregates(deployment: Deployment, region: str) -> StepResult:
         by_category = connection.execute(sql_text("poi_counts")).to_arrow_table()
         by_text = connection.execute(sql_text("poi_texts")).to_arrow_table()
     matrix = category_counts(cells, by_category, len(config.all_categories))
-    encoder = make_text_encoder(config.text)
+    encoder = make_text_encoder(config.text, deployment.store)
     vectors, text_counts = text_means(cells, by_text, encoder)
     table = pa.table(
         {

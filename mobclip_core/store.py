@@ -10,6 +10,7 @@ Layout under the root, which is any fsspec URL::
     <bundle>/<version>/...                 files that belong together (arrays, checkpoints), never changed once written
     <bundle>/current.json                  which version is the good one
     catalog.duckdb                         views over all of it
+    cache/<folder>/<sha-256>.parquet       what was dear to compute and can be computed again; may be deleted
 
 A write goes aside and is then renamed (one PUT on object stores), so that a reader or a killed process sees the old
 partition or the new one, never half of one.
@@ -316,6 +317,16 @@ class Store:
         path = f"{self.root}/{name}"
         self._put(path, content)
         return self.external(path)
+
+    def cached(self, folder: str) -> list[str]:
+        """Paths of the files of a cache folder inside the store's file system, sorted."""
+        return sorted(str(path) for path in self.fs.glob(f"{self.root}/cache/{folder}/*.parquet"))
+
+    def cache(self, folder: str, content: bytes | pa.Buffer) -> str:
+        """Add a Parquet file to a cache folder, named by its content, atomically; returns its path."""
+        path = f"{self.root}/cache/{folder}/{hashlib.sha256(content).hexdigest()}.parquet"
+        self._put(path, content)
+        return path
 
     # ---- inside ----
 

@@ -24,7 +24,7 @@ from mobclip_core.profile.mobility import Flows, MobilityConfig, Trips, Visits
 from mobclip_core.profile.model import DuckDBConfig, Profile
 from mobclip_core.profile.places import GridConfig, RegionMembers, RegionsConfig, ZoneLayer
 from mobclip_core.profile.poi import PoiConfig, PoiPoints, PoiZoneCounts
-from mobclip_core.profile.text import TextEncoderConfig
+from mobclip_core.profile.text import HashedNgramsConfig, SentenceTransformerConfig, TextEncoderConfig
 
 __all__ = [
     "PROFILES_DIR",
@@ -36,6 +36,7 @@ __all__ = [
     "Files",
     "Flows",
     "GridConfig",
+    "HashedNgramsConfig",
     "HistogramBin",
     "ImageryConfig",
     "InputName",
@@ -51,6 +52,7 @@ __all__ = [
     "RasterLabel",
     "RegionMembers",
     "RegionsConfig",
+    "SentenceTransformerConfig",
     "TaskConfig",
     "TextEncoderConfig",
     "TimmConfig",

@@ -93,6 +93,8 @@ def _expand(value: Any, path: Path, key: str = "", where: str = "") -> Any:
         return value
 
     is_path = key in _PATH_KEYS or (key == "zones" and Path(value).suffix != "")
+    # a model is a name on a hub unless it is written as a path
+    is_path = is_path or (key == "model" and value.startswith(("./", "../")))
 
     def fill(match: re.Match[str]) -> str:
         name, default = match.group(1), match.group(2)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from mobclip_core.profile.base import Files, Settings
-from mobclip_core.profile.text import TextEncoderConfig
+from mobclip_core.profile.text import HashedNgramsConfig, TextEncoderConfig
 
 
 class PoiPoints(Settings):
@@ -83,7 +83,7 @@ class PoiConfig(Settings):
     categories: Annotated[list[str], Field(min_length=1)]
     points: dict[str, PoiPoints] = {}
     zone_counts: dict[str, PoiZoneCounts] = {}
-    text: TextEncoderConfig = TextEncoderConfig()
+    text: TextEncoderConfig = HashedNgramsConfig()
 
     @property
     def all_categories(self) -> list[str]:

@@ -1,60 +1,22 @@
-"""Short strings (POI categories and names) as vectors.
+"""Character n-grams, hashed and projected: the text encoder that needs no model.
 
-Belongs here: the interface of text encoders, the encoder that needs no download, how a string is normalised. Does not
-belong here: which strings a cell has (see `poi`).
+Belongs here: this one encoder. Does not belong here: encoders that load a model (see `sentences`).
 """
 
 import hashlib
 import json
-import unicodedata
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from mobclip_core.profile import TextEncoderConfig
+from mobclip_core.text.strings import normalise
 
 _BUCKETS = 2**18
 _NGRAMS = (3, 5)
 _SIGNS = 64
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-
-
-class TextEncoder(Protocol):
-    """What turns strings into vectors. The same string always gives the same vector.
-
-    Attributes:
-        dimensions: Length of a vector.
-        fingerprint: Hexadecimal name of the encoder: two encoders with one fingerprint give the same vectors.
-    """
-
-    @property
-    def dimensions(self) -> int:
-        """Length of a vector."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """Name of the encoder, from everything that decides its output."""
-        ...
-
-    def encode(self, strings: Sequence[str]) -> np.ndarray:
-        """Encode strings.
-
-        Args:
-            strings: Any n strings.
-
-        Returns:
-            float32, shape (n, dimensions).
-        """
-        ...
-
-
-def normalise(text: str) -> str:
-    """Unicode NFKC, case folded, runs of white space as one space: what makes two spellings one string."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def projection_signs(features: np.ndarray, block: int, seed: int) -> np.ndarray:
@@ -139,8 +101,3 @@ class HashedNgramEncoder:
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         vectors /= np.where(lengths > 0, lengths, 1)
         return vectors
-
-
-def make_text_encoder(config: TextEncoderConfig) -> TextEncoder:
-    """The text encoder that a profile asks for."""
-    return HashedNgramEncoder(config.dimensions, config.seed)

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mobclip_core.profile import TextEncoderConfig
+from mobclip_core.profile import HashedNgramsConfig
+from mobclip_core.store import Store
 from mobclip_core.text import HashedNgramEncoder, make_text_encoder, normalise, projection_signs
 
 
@@ -84,8 +85,8 @@ def test_projection_keeps_inner_products():
     assert vectors[0] @ vectors[1] == pytest.approx(hashed[0] @ hashed[1], abs=0.06)
 
 
-def test_fingerprint_names_dimensions_and_seed():
-    encoder = make_text_encoder(TextEncoderConfig(dimensions=16, seed=1))
+def test_fingerprint_names_dimensions_and_seed(tmp_path):
+    encoder = make_text_encoder(HashedNgramsConfig(dimensions=16, seed=1), Store(str(tmp_path)))
     assert encoder.dimensions == 16
     assert encoder.fingerprint == HashedNgramEncoder(16, 1).fingerprint
     others = {HashedNgramEncoder(16, 2).fingerprint, HashedNgramEncoder(17, 1).fingerprint}
