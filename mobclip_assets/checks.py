@@ -67,6 +67,12 @@ def _census_totals(deployment: Deployment, region: str) -> CheckOutcome:
     return check_census_totals(deployment, region)
 
 
+def _census_minimum_people(deployment: Deployment, region: str) -> CheckOutcome:
+    from mobclip_core.census import check_minimum_people
+
+    return check_minimum_people(deployment, region)
+
+
 def _mobility_privacy(deployment: Deployment, region: str) -> CheckOutcome:
     from mobclip_core.mobility.edges import check_mobility_privacy
 
@@ -93,8 +99,16 @@ def _checks(regions: dg.StaticPartitionsDefinition) -> list[dg.AssetChecksDefini
         _regional_check(
             "census_features",
             "totals_equal_source",
-            "People of the region's cells equal the people of its zones within 1e-6 relative, in total and by bin.",
+            "People of the region's cells equal those of its zones (or of the rasters over its cells) within 1e-6 "
+            "relative, in total and by bin.",
             _census_totals,
+            regions,
+        ),
+        _regional_check(
+            "census_features",
+            "minimum_people",
+            "No cell with fewer people than the profile's minimum, but not none, shows who they are.",
+            _census_minimum_people,
             regions,
         ),
         _regional_check(

@@ -59,7 +59,7 @@ def pieces_of(geometry: shapely.Geometry, near: np.ndarray | None = None) -> np.
 
 
 def overlap_areas(
-    polygons: np.ndarray, geometries: Sequence[shapely.Geometry], polygon: np.ndarray, geometry: np.ndarray
+    polygons: np.ndarray, geometries: Sequence[shapely.Geometry] | np.ndarray, polygon: np.ndarray, geometry: np.ndarray
 ) -> np.ndarray:
     """Area that each pair of a small polygon and a large one has in common.
 

@@ -11,4 +11,4 @@ SELECT
     (SELECT count(*) FROM census_zones WHERE population IS NULL) AS population_missing,
     (SELECT count(*) FROM census_zones WHERE population_negative) AS population_negative,
     (SELECT count(*) FROM census_zones) * $bins - (SELECT count(*) FROM census_bins) AS bins_missing,
-    (SELECT coalesce(sum(population), 0) FROM census_zones) AS population
+    (SELECT coalesce(sum(population ORDER BY zone), 0) FROM census_zones) AS population

@@ -19,9 +19,9 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
         code=Code(["census", "sources"], ["census_"], [profile.census]),
     )
     def census_features(deployment: Deployment, region: str) -> StepResult:
-        """People of each cell: population and histogram, by mass-preserving areal weighting of census zones.
+        """People of each cell: population and histogram, by mass-preserving areal weighting of zones or rasters.
 
-        Totals of a region equal the totals of its zones; a check says so.
+        Totals of a region equal the totals of its source; a check says so. Histograms of small groups are hidden.
         """
         from mobclip_core.census import build_census_features
 

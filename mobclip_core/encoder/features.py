@@ -122,10 +122,11 @@ def poi_matrix(counts: np.ndarray, text: np.ndarray) -> np.ndarray:
 def census_matrix(population: np.ndarray, histogram: np.ndarray, land_km2: np.ndarray) -> np.ndarray:
     """Share of the people in each bin, and log(1 + people per km2): (N, B + 1).
 
-    Shares are unknown (NaN) where nobody lives; so is the density where there is no land.
+    Shares are unknown (NaN) where nobody lives and where no bin is known; so is the density where there is no land.
     """
+    known = (population > 0) & histogram.any(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        shares = np.where(population[:, None] > 0, histogram / population[:, None], np.nan)
+        shares = np.where(known[:, None], histogram / population[:, None], np.nan)
         density = np.where(land_km2 > 0, np.log1p(population / land_km2), np.nan)
     return np.column_stack([shares, density])
 
@@ -160,7 +161,7 @@ def _imagery(rows: pa.Table, profile: "Profile", _: np.ndarray) -> tuple[np.ndar
 def _census(rows: pa.Table, profile: "Profile", land_km2: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
     histogram = matrix_of(rows["histogram"])
     values = census_matrix(rows["population"].to_numpy(), histogram, land_km2)
-    names = [f"share:{item.column}" for item in profile.census.histogram[: histogram.shape[1]]]
+    names = [f"share:{name}" for name in profile.census.bin_names(histogram.shape[1])]
     return values, rows["zone_share"].to_numpy() > 0, [*names, "log_population_density"]
 
 

@@ -5,48 +5,82 @@ sources that a profile names.
 """
 
 from mobclip_core.profile.base import Files
-from mobclip_core.profile.census import CensusConfig, HistogramBin
+from mobclip_core.profile.census import CensusConfig, CensusZones, HistogramBin, WorldPopCensus
 from mobclip_core.profile.imagery import ImageryConfig, RandomConvolutionalConfig, TimmConfig
 from mobclip_core.profile.learning import (
     CityLabel,
     EncoderConfig,
     EvaluationConfig,
     InputName,
+    Label,
     LineConfig,
     MethodName,
     PointLabel,
+    PopulationLabel,
     RasterLabel,
     TaskConfig,
     ZoneLabel,
 )
 from mobclip_core.profile.loading import PROFILES_DIR, load_profile, profile_path
-from mobclip_core.profile.mobility import Flows, MobilityConfig, Trips, Visits
+from mobclip_core.profile.mobility import (
+    Flows,
+    Lodes,
+    Mitma,
+    MobilityConfig,
+    MobilitySource,
+    Noise,
+    NycTlc,
+    Trips,
+    UkCensusFlows,
+    Visits,
+    ZoneTrips,
+)
 from mobclip_core.profile.model import DuckDBConfig, Profile
 from mobclip_core.profile.places import GridConfig, RegionMembers, RegionsConfig, ZoneLayer
-from mobclip_core.profile.poi import PoiConfig, PoiPoints, PoiZoneCounts
+from mobclip_core.profile.poi import (
+    FoursquarePlaces,
+    OpenStreetMap,
+    OverturePlaces,
+    PoiConfig,
+    PoiPoints,
+    PoiSource,
+    PoiZoneCounts,
+)
 from mobclip_core.profile.text import HashedNgramsConfig, SentenceTransformerConfig, TextEncoderConfig
 
 __all__ = [
     "PROFILES_DIR",
     "CensusConfig",
+    "CensusZones",
     "CityLabel",
     "DuckDBConfig",
     "EncoderConfig",
     "EvaluationConfig",
     "Files",
     "Flows",
+    "FoursquarePlaces",
     "GridConfig",
     "HashedNgramsConfig",
     "HistogramBin",
     "ImageryConfig",
     "InputName",
+    "Label",
     "LineConfig",
+    "Lodes",
     "MethodName",
+    "Mitma",
     "MobilityConfig",
+    "MobilitySource",
+    "Noise",
+    "NycTlc",
+    "OpenStreetMap",
+    "OverturePlaces",
     "PoiConfig",
     "PoiPoints",
+    "PoiSource",
     "PoiZoneCounts",
     "PointLabel",
+    "PopulationLabel",
     "Profile",
     "RandomConvolutionalConfig",
     "RasterLabel",
@@ -57,9 +91,12 @@ __all__ = [
     "TextEncoderConfig",
     "TimmConfig",
     "Trips",
+    "UkCensusFlows",
     "Visits",
+    "WorldPopCensus",
     "ZoneLabel",
     "ZoneLayer",
+    "ZoneTrips",
     "load_profile",
     "profile_path",
 ]

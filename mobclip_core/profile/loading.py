@@ -58,7 +58,9 @@ def load_profile(name_or_path: str) -> Profile:
     except ValidationError as error:
         lines = []
         for problem in error.errors():
-            key = ".".join(str(part) for part in problem["loc"]) or "(whole file)"
+            # the kind that a section was read as is no key of the file
+            parts = [str(part) for part in problem["loc"] if not str(part).startswith("kind:")]
+            key = ".".join(parts) or "(whole file)"
             found = problem["input"]
             shown = type(found).__name__ if isinstance(found, dict | list | BaseModel) else repr(found)
             lines.append(f"\n  - {key}: found {shown}, expected: {problem['msg']}")
@@ -79,7 +81,7 @@ def profile_variables(name_or_path: str) -> list[str]:
     return sorted({name for name, _ in _VARIABLE.findall(repr(raw))})
 
 
-_PATH_KEYS = {"file", "storage", "positions", "dasymetric", "checkpoint", "spill_directory"}
+_PATH_KEYS = {"file", "storage", "positions", "dasymetric", "checkpoint", "spill_directory", "folder"}
 
 
 def _expand(value: Any, path: Path, key: str = "", where: str = "") -> Any:

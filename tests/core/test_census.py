@@ -148,8 +148,9 @@ def test_share_is_at_most_one_and_never_zero_under_a_snapped_zone(tmp_path):
     assert found[B][0] == 1.0
 
 
-def test_duplicate_rows_first_kept(tmp_path):
-    rows = [("z1", 5.0, 5.0, 0.0), ("z1", 7.0, 7.0, 0.0), ("z1", 9.0, 9.0, 0.0)]
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_duplicate_rows_the_one_with_the_fewest_people_is_kept(tmp_path, order):
+    rows = [("z1", 7.0, 7.0, 0.0), ("z1", 5.0, 5.0, 0.0), ("z1", 9.0, 9.0, 0.0)][::order]
     lake = world(tmp_path, rows, {"z1": {A: 1.0}})
     assert build_census_features(lake, "r").counts["duplicate_ids"] == 2
     assert features(lake)[A][0] == 5.0

@@ -10,7 +10,7 @@ def connection():
     with session() as connection:
         rows = [
             (0, "a", 100.0, 60.0, 50.0),
-            (1, "a", 7.0, 7.0, 7.0),  # repeats an identifier
+            (1, "a", 170.0, 7.0, 7.0),  # repeats an identifier
             (2, "b", 10.0, None, 20.0),
             (3, "c", -5.0, -1.0, 10.0),
             (4, "d", float("nan"), 4.0, float("inf")),
@@ -39,6 +39,18 @@ def test_census_zones(connection):
     result(connection, "census_zones")
     rows = connection.execute("SELECT zone, population, population_negative FROM census_zones ORDER BY zone").fetchall()
     assert rows == [("a", 100.0, False), ("b", 10.0, False), ("c", None, True), ("d", None, False)]
+
+
+def test_census_zones_takes_the_same_of_repeated_rows_whatever_their_order(connection):
+    nan = float("nan")
+    rows = [(9.0, 1.0, 1.0), (None, 0.0, 0.0), (-3.0, 0.0, 0.0), (9.0, 1.0, nan), (9.0, None, 0.0), (nan, 0.0, 0.0)]
+    for order in (rows, rows[::-1], rows[3:] + rows[:3]):
+        connection.execute("DELETE FROM census_source")
+        connection.executemany(
+            "INSERT INTO census_source VALUES (?, 'a', ?, ?, ?)", [(i, *row) for i, row in enumerate(order)]
+        )
+        result(connection, "census_zones")
+        assert connection.execute("FROM census_zones").fetchall() == [("a", 9.0, False, 1.0, 1.0)]
 
 
 def test_census_bins(connection):
