@@ -55,7 +55,9 @@ def open_raster(file: str, **options: Any) -> Iterator[rasterio.DatasetReader]:
     if is_remote(file):
         # says why it cannot be reached, which GDAL does not
         require_file(file)
-    with reading(file), gdal_environment(file), rasterio.open(gdal_path(file), **options) as source:
+    with reading(file), contextlib.ExitStack() as stack:
+        with gdal_environment(file):
+            source = stack.enter_context(rasterio.open(gdal_path(file), **options))
         if source.crs is None:
             raise SourceError(
                 file, "the raster has no coordinate reference system", hint="set one, e.g. with gdal_edit.py -a_srs"

@@ -129,30 +129,40 @@ def gdal_path(file: str) -> str:
     return file
 
 
-def gdal_environment(file: str) -> contextlib.AbstractContextManager[object]:
-    """A block in which GDAL reaches a file as fsspec does."""
+@contextlib.contextmanager
+def gdal_environment(file: str) -> Iterator[None]:
+    """A block in which GDAL opens a file as fsspec would; what is open can be read anywhere, by any thread.
+
+    GDAL's settings of a thread end with the thread and do not reach others, while a mosaic opens its parts whenever one
+    is wanted: how stores are reached is set for the process, in its environment. What a person has set there stands.
+    """
+    if not is_remote(file):
+        yield
+        return
     import rasterio
     from rasterio.session import DummySession
 
-    options = gdal_options(file)
-    # GDAL finds the credentials in the environment by itself; rasterio's own session would need boto3
-    return rasterio.Env(session=DummySession(), **options) if options else contextlib.nullcontext()
+    for name, value in gdal_options().items():
+        if os.environ.get(name, value) in (value, _SET_HERE.get(name)):
+            os.environ[name] = _SET_HERE[name] = value
+    if os.environ.get("SSL_CERT_FILE"):
+        # the wheels of rasterio and pyogrio name a bundle of their own here
+        os.environ["GDAL_CURL_CA_BUNDLE"] = os.environ["SSL_CERT_FILE"]
+    # else GDAL lists the folder to look for companions of the file; rasterio's own session would need boto3
+    with rasterio.Env(session=DummySession(), GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
+        yield
 
 
-def gdal_options(file: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """GDAL's configuration for a file: nothing for a local one.
+_SET_HERE: dict[str, str] = {}
 
-    What GDAL reads from the environment by itself (keys, profile, region, certificates) is not repeated here.
+
+def gdal_options(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """GDAL's settings that say how the environment's stores are reached.
+
+    What GDAL reads from the environment by itself (keys, profile, region) is not repeated here.
     Source: https://gdal.org/user/virtual_file_systems.html and https://gdal.org/user/configoptions.html
     """
-    if not is_remote(file):
-        return {}
-    options = {
-        # else GDAL lists the whole folder to look for companions of the file
-        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-        "GDAL_HTTP_MAX_RETRY": "4",
-        "GDAL_HTTP_RETRY_DELAY": "0.5",
-    }
+    options = {"GDAL_HTTP_MAX_RETRY": "4", "GDAL_HTTP_RETRY_DELAY": "0.5"}
     endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
     if endpoint:
         parts = urlsplit(endpoint)
@@ -163,9 +173,4 @@ def gdal_options(file: str, environment: Mapping[str, str] = os.environ) -> dict
         }
     if fsspec.config.conf.get("s3", {}).get("anon"):
         options["AWS_NO_SIGN_REQUEST"] = "YES"
-    # what a person has set for GDAL stands
-    options = {name: value for name, value in options.items() if name not in environment}
-    if environment.get("SSL_CERT_FILE"):
-        # the wheels of rasterio and pyogrio name their own bundle here, which GDAL prefers
-        options["GDAL_CURL_CA_BUNDLE"] = environment["SSL_CERT_FILE"]
     return options

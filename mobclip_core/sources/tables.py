@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from mobclip_core.errors import FILE_BITS, SourceError
 from mobclip_core.profile import Files
+from mobclip_core.sources.remote import file_system_for_duckdb, is_remote, reaching
 
 MAX_UNREADABLE = 0.1
 """A column of which a larger fraction cannot be read as its type has the wrong type; below, values become null."""
@@ -74,9 +75,10 @@ def require_file(file: str) -> None:
     Raises:
         SourceError: Naming the file.
     """
-    fs, path = fsspec.core.url_to_fs(file)
-    if not fs.exists(path):
-        raise SourceError(file, "no such file", hint="check the path in the profile and the variables it uses")
+    with reaching(file):
+        fs, path = fsspec.core.url_to_fs(file)
+        # unlike `exists`, this tells a file that is not there from a server that does not answer
+        fs.info(path)
 
 
 def source_files(file: Files) -> list[str]:
@@ -87,18 +89,41 @@ def source_files(file: Files) -> list[str]:
     """
     found: set[str] = set()
     for name in [file] if isinstance(file, str) else file:
-        fs, path = fsspec.core.url_to_fs(name)
-        if not _is_pattern(name) or fs.exists(path):
-            require_file(name)
-            found.add(name)
-            continue
-        matches = fs.glob(path)
+        with reaching(name):
+            fs, path = fsspec.core.url_to_fs(name)
+            if not _is_pattern(name) or fs.exists(path):
+                require_file(name)
+                found.add(name)
+                continue
+            matches = fs.glob(path)
         if not matches:
             raise SourceError(
                 name, "no file matches", hint="check the pattern in the profile and the variables it uses"
             )
         found.update(str(fs.unstrip_protocol(match)) if "://" in name else str(match) for match in matches)
     return sorted(found)
+
+
+_SIGNS_OF_CHANGE = ("size", "mtime", "ETag", "etag", "LastModified", "last_modified")
+
+
+def file_signature(file: str) -> str:
+    """What shows that a file has changed without reading it: size, time of change or ETag, of all files of a pattern.
+
+    Args:
+        file: Path, URL or glob pattern; what is not there has the signature `absent`.
+
+    Returns:
+        One line a file.
+    """
+    signs = []
+    with reaching(file):
+        fs, path = fsspec.core.url_to_fs(file)
+        for name in [path] if fs.exists(path) else sorted(fs.glob(path)) if _is_pattern(file) else []:
+            info = fs.info(name)
+            found = (f"{key}={info[key]}" for key in _SIGNS_OF_CHANGE if info.get(key) is not None)
+            signs.append(f"{name} " + " ".join(found))
+    return "\n".join(signs) or f"{file} absent"
 
 
 def _is_pattern(name: str) -> bool:
@@ -123,14 +148,14 @@ def local_or_bytes(file: str) -> str | bytes:
     """What GDAL can open: the path of a local file, the content of a remote one."""
     if "://" not in file:
         return file
-    with fsspec.open(file, "rb") as remote:
+    with reaching(file), fsspec.open(file, "rb") as remote:
         return bytes(remote.read())
 
 
 def _register_remote(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> None:
     for file in files:
-        if "://" in file and not file.startswith("file://"):
-            fs, _ = fsspec.core.url_to_fs(file)
+        if is_remote(file):
+            fs = file_system_for_duckdb(file)
             name = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
             if not connection.filesystem_is_registered(name):
                 connection.register_filesystem(fs)
@@ -140,8 +165,12 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _open(connection: duckdb.DuckDBPyConnection, view: str, files: Sequence[str]) -> None:
-    """Create the raw view: all columns of the files and `source_row` (see `FILE_BITS`)."""
+def open_files(connection: duckdb.DuckDBPyConnection, view: str, files: Sequence[str]) -> None:
+    """Create the raw view of files: all their columns and `source_row` (see `FILE_BITS`).
+
+    Raises:
+        SourceError: Files of different kinds, or one that cannot be read.
+    """
     _register_remote(connection, files)
     suffixes = sorted({file_suffix(file) for file in files})
     if len(suffixes) > 1:
@@ -183,6 +212,18 @@ def _open(connection: duckdb.DuckDBPyConnection, view: str, files: Sequence[str]
         ) from error
 
 
+def source_columns(connection: duckdb.DuckDBPyConnection, file: str) -> dict[str, str]:
+    """The columns of one file, in its order, with their DuckDB types; nothing but the head of the file is read.
+
+    Raises:
+        SourceError: Missing or unreadable file.
+    """
+    require_file(file)
+    open_files(connection, "source_head", [file])
+    found = connection.execute("DESCRIBE source_head").fetchall()
+    return {row[0]: row[1] for row in found if row[0] != "source_row"}
+
+
 def create_source_view(
     connection: duckdb.DuckDBPyConnection,
     view: str,
@@ -211,7 +252,7 @@ def create_source_view(
     """
     raw = f"{view}_raw"
     files = source_files(file)
-    _open(connection, raw, files)
+    open_files(connection, raw, files)
     present = {row[0]: row[1] for row in connection.execute(f"DESCRIBE {quote(raw)}").fetchall()}
     for column in columns.values():
         if column.source not in present:
@@ -264,6 +305,8 @@ def _typed(column: SourceColumn, present: str) -> str:
 
 def _always_readable(column: SourceColumn, present: str) -> bool:
     if column.type in ("VARCHAR", "BLOB") or present == column.type:
+        return True
+    if column.type.startswith("TIMESTAMP") and present.startswith("TIMESTAMP"):
         return True
     return column.type == "DOUBLE" and present.startswith(_NUMBERS)
 

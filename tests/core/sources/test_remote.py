@@ -1,8 +1,10 @@
 """Files on an object store and on a web server: the same rows, polygons and pixels as from a folder."""
 
 import gzip
+import os
 import ssl
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import fsspec
 import geopandas as gpd
@@ -15,8 +17,9 @@ import shapely
 
 from mobclip_core.errors import SourceError, shown_file
 from mobclip_core.imagery.raster import open_raster
+from mobclip_core.sources import remote
 from mobclip_core.sources.polygons import read_polygons
-from mobclip_core.sources.remote import gdal_options, gdal_path, is_remote, require_reachable
+from mobclip_core.sources.remote import gdal_environment, gdal_options, gdal_path, is_remote, require_reachable
 from mobclip_core.sources.tables import SourceColumn, read_table, require_file
 from tests.servers import SECRET, object_store, web_server
 
@@ -212,25 +215,48 @@ def test_a_lake_needs_its_bucket(store):
 
 
 def test_gdal_is_told_what_the_environment_says():
-    assert gdal_options("/data/image.tif", {"AWS_ENDPOINT_URL": "http://host:9000"}) == {}
-    found = gdal_options("s3://bucket/image.tif", {"AWS_ENDPOINT_URL": "http://host:9000"})
+    found = gdal_options({"AWS_ENDPOINT_URL": "http://host:9000"})
     assert found["AWS_S3_ENDPOINT"] == "host:9000"
     assert (found["AWS_HTTPS"], found["AWS_VIRTUAL_HOSTING"]) == ("NO", "FALSE")
-    found = gdal_options("s3://b/i.tif", {"AWS_ENDPOINT_URL": "http://no", "AWS_ENDPOINT_URL_S3": "https://host/s3/"})
+    found = gdal_options({"AWS_ENDPOINT_URL": "http://no", "AWS_ENDPOINT_URL_S3": "https://host/s3/"})
     assert (found["AWS_S3_ENDPOINT"], found["AWS_HTTPS"]) == ("host/s3", "YES")
-    assert "AWS_S3_ENDPOINT" not in gdal_options("s3://bucket/image.tif", {})
-    found = gdal_options("https://host/i.tif", {"SSL_CERT_FILE": "/own.pem", "GDAL_CURL_CA_BUNDLE": "/certifi.pem"})
-    assert found["GDAL_CURL_CA_BUNDLE"] == "/own.pem"
-
-
-def test_what_a_person_has_set_for_gdal_stands():
-    own = {"AWS_ENDPOINT_URL": "http://host", "AWS_S3_ENDPOINT": "other", "GDAL_HTTP_MAX_RETRY": "9"}
-    assert not set(gdal_options("s3://bucket/image.tif", own)) & {"AWS_S3_ENDPOINT", "GDAL_HTTP_MAX_RETRY"}
+    assert "AWS_S3_ENDPOINT" not in gdal_options({})
 
 
 def test_public_buckets_are_read_without_a_signature(monkeypatch):
     monkeypatch.setitem(fsspec.config.conf, "s3", {"anon": "true"})
-    assert gdal_options("s3://bucket/image.tif", {})["AWS_NO_SIGN_REQUEST"] == "YES"
+    assert gdal_options({})["AWS_NO_SIGN_REQUEST"] == "YES"
+
+
+def test_what_a_person_has_set_for_gdal_stands(monkeypatch):
+    monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "9")
+    monkeypatch.setenv("GDAL_HTTP_RETRY_DELAY", "")
+    monkeypatch.delenv("GDAL_HTTP_RETRY_DELAY")
+    monkeypatch.setattr(remote, "_SET_HERE", {})
+    with gdal_environment("/data/a.tif"):
+        assert "GDAL_HTTP_RETRY_DELAY" not in os.environ
+    with gdal_environment("s3://bucket/a.tif"):
+        assert os.environ["GDAL_HTTP_MAX_RETRY"] == "9"
+        assert os.environ["GDAL_HTTP_RETRY_DELAY"] == "0.5"
+
+
+def test_the_address_of_the_store_may_change(monkeypatch):
+    for name in ("AWS_S3_ENDPOINT", "AWS_HTTPS", "AWS_VIRTUAL_HOSTING"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(remote, "_SET_HERE", {})
+    for host in ("one", "two"):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}")
+        with gdal_environment("s3://bucket/a.tif"):
+            assert os.environ["AWS_S3_ENDPOINT"] == host
+
+
+def test_what_one_thread_opened_another_reads_and_a_third_closes(store):
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as two, ThreadPoolExecutor(1) as three:
+        opening = open_raster("s3://country/image.tif")
+        image = one.submit(opening.__enter__).result()
+        assert np.array_equal(two.submit(image.read, 1).result(), PIXELS)
+        three.submit(opening.__exit__, None, None, None).result()
 
 
 def test_paths_of_gdal():

@@ -1,0 +1,63 @@
+"""A backfill on a Ray cluster of two nodes: `python -m tests.e2e.ray_backfill OUTPUT JOB...`.
+
+Belongs here: what runs inside the network namespace of `test_ray`, where the ports that Ray opens reach nobody. Does
+not belong here: what the result is compared with.
+
+Writes JSON: the Dagster runs with their status, and Ray's jobs with the node that each ran on.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import dagster as dg
+
+JOB_SERVER = "http://127.0.0.1:8265"
+WORKSPACE = Path(__file__).resolve().parents[2] / "workspace.yaml"
+
+
+def main(output: Path, jobs: list[str]) -> None:
+    """Start two nodes of one CPU, back-fill the jobs over all regions, one job after the other."""
+    from ray.cluster_utils import Cluster
+
+    # the dashboard's process is the job server
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": True})
+    cluster.add_node(num_cpus=1)
+    try:
+        output.write_text(json.dumps(backfill(jobs)))
+    finally:
+        cluster.shutdown()
+
+
+def backfill(jobs: list[str]) -> dict[str, list[dict[str, str]]]:
+    """Back-fill jobs through Dagster's command line, as a person would; returns what became of it."""
+    from ray.job_submission import JobSubmissionClient
+
+    dagster = Path(sys.executable).with_name("dagster")
+    with dg.DagsterInstance.get() as instance:
+        for job in jobs:
+            command = [dagster, "job", "backfill", "-w", WORKSPACE, "-j", job, "--all", "all", "--noprompt"]
+            subprocess.run([str(part) for part in command], check=True)
+            while not all(run.is_finished for run in instance.get_runs()):
+                time.sleep(0.5)
+        runs = [
+            {"job": run.job_name, "region": run.tags["dagster/partition"], "status": run.status.value}
+            for run in instance.get_runs()
+        ]
+    submitted = [
+        {
+            "id": job.submission_id or "",
+            "status": job.status.value,
+            "node": job.driver_node_id or "",
+            "step": (job.metadata or {}).get("dagster/op", ""),
+            "message": job.message or "",
+        }
+        for job in JobSubmissionClient(JOB_SERVER).list_jobs()
+    ]
+    return {"runs": runs, "jobs": submitted}
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

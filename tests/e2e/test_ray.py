@@ -1,0 +1,117 @@
+"""The same graph on a Ray cluster of two nodes: a regional backfill whose files equal those of one process."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mobclip_assets.cli import app
+from mobclip_core.demo.config import TINY
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+JOBS = ("geography", "regional_features")
+WHOLE = ("regions", "imagery_encoder")
+REGIONAL = (
+    "grid_cells",
+    "zone_cells",
+    "census_features",
+    "poi_aggregates",
+    "imagery_patches",
+    "imagery_features",
+    "mobility_edges",
+)
+# Ray listens on every interface without authentication: it runs where there is no interface but the loopback. With a
+# process namespace of its own, whatever it leaves behind ends with it.
+ISOLATED = ("unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c")
+CONFIGURATION = """
+telemetry: {enabled: false}
+run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}
+run_launcher:
+  module: dagster_ray
+  class: RayRunLauncher
+  config:
+    ray:
+      address: http://127.0.0.1:8265
+      env_vars: [DAGSTER_HOME, MOBCLIP_PROFILE, MOBCLIP_EXECUTOR]
+"""
+
+
+@pytest.fixture(autouse=True)
+def _needs_a_namespace_and_the_job_server():
+    for module in ("dagster_ray", "ray", "aiohttp_cors"):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"no {module}: install mobclip[ray]; Ray's job server comes with ray[default]")
+    probe = [*ISOLATED, "ip link set lo up"]
+    if shutil.which("unshare") is None or subprocess.run(probe, capture_output=True, check=False).returncode:
+        pytest.skip("this machine gives no network namespace to start Ray in")
+
+
+def materialize(profile: Path, home: Path, *assets: str) -> None:
+    """In this process, with an instance of its own."""
+    home.mkdir()
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_HOME", str(home))
+        patch.setenv("MOBCLIP_PROFILE", str(profile))
+        chosen = [part for asset in assets for part in ("--select", asset)]
+        result = CliRunner().invoke(app, ["materialize", "--profile", str(profile), *chosen])
+    assert result.exit_code == 0, result.stderr
+
+
+def test_a_backfill_on_two_nodes_equals_one_process(tiny_profile, tmp_path):
+    profile = tiny_profile()
+    lake = tmp_path / "lake"
+    materialize(profile, tmp_path / "alone", *WHOLE, *REGIONAL)
+    expected = {name: contents(lake, name) for name in REGIONAL}
+    for name in REGIONAL:
+        shutil.rmtree(lake / name)
+
+    outcome = on_ray(profile, tmp_path)
+    assert {(run["job"], run["region"]) for run in outcome["runs"]} == {(j, r) for j in JOBS for r in TINY.region_keys}
+    assert {run["status"] for run in outcome["runs"]} == {"SUCCESS"}
+    steps = [job for job in outcome["jobs"] if job["id"].startswith("dagster-step-")]
+    assert {job["step"] for job in steps} >= set(REGIONAL)
+    assert {job["status"] for job in steps} == {"SUCCEEDED"}
+    assert len({job["node"] for job in steps}) == 2
+    assert {name: contents(lake, name) for name in REGIONAL} == expected
+
+
+def contents(lake: Path, table: str) -> dict[str, bytes]:
+    """Bytes of the partitions of a table, by region."""
+    found = {path.parent.name.removeprefix("region="): path.read_bytes() for path in lake.glob(f"{table}/*/*.parquet")}
+    assert sorted(found) == sorted(TINY.region_keys)
+    return found
+
+
+def on_ray(profile: Path, folder: Path) -> dict:
+    """Back-fill the regional jobs on a cluster of two nodes that ends with this call."""
+    home = folder / "cluster"
+    home.mkdir()
+    (home / "dagster.yaml").write_text(CONFIGURATION)
+    output = folder / "outcome.json"
+    environment = os.environ | {
+        "DAGSTER_HOME": str(home),
+        "MOBCLIP_PROFILE": str(profile),
+        "MOBCLIP_EXECUTOR": "ray",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        # paths of sockets may not be long
+        "RAY_TMPDIR": str(Path("/tmp/mobclip-ray")),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    command = f'ip link set lo up && exec "{sys.executable}" -m tests.e2e.ray_backfill "{output}" {" ".join(JOBS)}'
+    try:
+        done = subprocess.run(
+            [*ISOLATED, command], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False
+        )
+    finally:
+        shutil.rmtree("/tmp/mobclip-ray", ignore_errors=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(output.read_text())
