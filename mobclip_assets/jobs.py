@@ -16,9 +16,14 @@ def make_jobs() -> list["UnresolvedAssetJobDefinition"]:
     return [
         dg.define_asset_job("geography", dg.AssetSelection.assets("grid_cells", "zone_cells")),
         dg.define_asset_job(
-            "movements",
+            "mobility_records",
             dg.AssetSelection.assets("movements"),
             description="One pass over the raw mobility records of all regions.",
+        ),
+        dg.define_asset_job(
+            "points",
+            dg.AssetSelection.assets("poi_points"),
+            description="All POIs, read once; before the features of the first region.",
         ),
         dg.define_asset_job(
             "regional_features",
