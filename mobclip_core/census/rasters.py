@@ -35,7 +35,7 @@ from mobclip_core.store import TableRef
 
 logger = logging.getLogger(__name__)
 
-PIXELS_AT_A_TIME = 1 << 22
+PIXELS_AT_A_TIME = 1 << 21
 """Pixels of the band of rows and columns in memory; a single cell may have more."""
 
 _EDGES_AT_A_TIME = 1 << 16
@@ -240,13 +240,17 @@ def _pixel_parts(
     part = np.repeat(np.arange(len(parts)), lengths)
     pixel = np.concatenate([np.zeros(0), *found["cell_id"]]).astype(np.int64)
     weight = np.concatenate([np.zeros(0), *found["coverage"]]).astype(np.float64)
-    width, height = source.transform.a, -source.transform.e
+    left, top, width, height = source.transform.c, source.transform.f, source.transform.a, -source.transform.e
     edge = np.flatnonzero(weight < 1)
     for start in range(0, len(edge), _EDGES_AT_A_TIME):
         some = edge[start : start + _EDGES_AT_A_TIME]
         row, column = np.divmod(pixel[some], window.width)
-        x, y = west + column * width, north - row * height
-        inside = shapely.intersection(shapely.box(x, y - height, x + width, y), parts[part[some]])
+        # counted from the corner of the raster, so that the window changes no bit
+        column, row = column + window.col_off, row + window.row_off
+        pixels = shapely.box(
+            left + column * width, top - (row + 1) * height, left + (column + 1) * width, top - row * height
+        )
+        inside = shapely.intersection(pixels, parts[part[some]])
         weight[some] = shapely.area(inside) / (width * height)
     return part, pixel, weight
 
