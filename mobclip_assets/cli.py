@@ -47,20 +47,27 @@ def materialize(
         list[str] | None, typer.Option(help="Assets in Dagster's selection syntax; all if not given. Repeatable.")
     ] = None,
     region: Annotated[list[str] | None, typer.Option(help="Regions; all if not given. Repeatable.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Make again what stands, too.")] = False,
 ) -> None:
-    """Run the asset graph, stage by stage, region by region; a region that fails does not stop the others."""
+    """Make what is missing, stale or failed, stage by stage, region by region.
+
+    What stands (same code, settings, files and upstream data, checks passed) is kept, so that an interrupted command
+    goes on where it was. A region that fails does not stop the others.
+    """
     with _readable_errors():
-        failures = _materialize(profile, select or [], region or [])
+        failures = _materialize(profile, select or [], region or [], force)
     if failures:
         raise typer.Exit(1)
 
 
-def _materialize(profile: str, select: Sequence[str], region: Sequence[str]) -> int:
+def _materialize(profile: str, select: Sequence[str], region: Sequence[str], force: bool) -> int:
     import dagster as dg
 
     from mobclip_assets import materialize as runs
     from mobclip_assets.build import build_defs
-    from mobclip_assets.instance import enter_instance
+    from mobclip_assets.instance import enter_instance, instance_home
+    from mobclip_assets.standing import Standing, observe_sources
+    from mobclip_core.deployment import Deployment
 
     enter_instance(profile)
     definitions = build_defs(profile)
@@ -70,19 +77,30 @@ def _materialize(profile: str, select: Sequence[str], region: Sequence[str]) -> 
     stages = runs.plan_stages(graph, runs.wanted_assets(graph, select))
     began = time.monotonic()
     failures: list[runs.Failure] = []
-    with dg.DagsterInstance.get() as instance, _progress() as progress:
-        bar = progress.add_task("", total=sum(len(regions) if stage.regional else 1 for stage in stages))
+    made = 0
+    with dg.DagsterInstance.get() as instance, runs.only_command(instance, instance_home(profile)), _progress() as bars:
+        deployment = Deployment.open(profile)
+        observe_sources(instance, deployment.profile)
+        bar = bars.add_task("", total=sum(len(regions) if stage.regional else 1 for stage in stages))
+
+        def started(name: str | None) -> None:
+            nonlocal made
+            made += 1
+            bars.update(bar, description=f"{name or 'all regions'}: {stage.title}")
+
         for stage in stages:
             failed = {failure.region for failure in failures}
             if failed and not stage.regional:
                 break
+            # the records are read anew for each stage: the one before has changed them
+            standing = Standing(instance, graph, deployment)
+
+            def unfinished(stage: runs.Stage, name: str | None, now: Standing = standing) -> Sequence[dg.AssetKey]:
+                return stage.assets if force else now.unfinished(stage.assets, name)
+
             wanted = [name for name in regions if name not in failed]
-
-            def started(name: str | None, stage: runs.Stage = stage) -> None:
-                progress.update(bar, description=f"{name or 'all regions'}: {stage.title}")
-
-            for failure in runs.run_stage(job, instance, stage, wanted, started):
-                progress.advance(bar)
+            for failure in runs.run_stage(job, instance, stage, wanted, started, unfinished):
+                bars.advance(bar)
                 if failure is not None:
                     failures.append(failure)
                     _show_failure(failure)
@@ -94,7 +112,9 @@ def _materialize(profile: str, select: Sequence[str], region: Sequence[str]) -> 
             soft_wrap=True,
         )
     else:
-        console.print(f"[bold green]done[/] {profile} in {time.monotonic() - began:.0f} s")
+        seconds = time.monotonic() - began
+        kept = "" if made else "; everything stood already (--force makes it again)"
+        console.print(f"[bold green]done[/] {profile} in {seconds:.0f} s, {made} runs{kept}", soft_wrap=True)
     return len(failures)
 
 

@@ -1,11 +1,16 @@
 """Materialising from the command line.
 
 Belongs here: walking Dagster's own asset graph stage by stage and starting one Dagster run for each partition, in this
-process. Does not belong here: scheduling, retries or parallel runs; that is the daemon's work.
+process; taking up what a killed command left. Does not belong here: scheduling, retries or parallel runs; that is the
+daemon's work. Nor what need not be made again (see `standing`).
 """
 
+import contextlib
+import fcntl
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
@@ -14,6 +19,9 @@ from dagster_shared.error import SerializableErrorInfo
 from mobclip_core.errors import MobclipError
 
 _OURS = f"{MobclipError.__module__}."
+_RUN_TAGS = {"mobclip/command": "materialize"}
+_LOCK = "materialize.lock"
+_UNFINISHED = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED)
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 """The terminal shows progress and the messages of failures; the full log of a run is in the UI."""
 
@@ -87,14 +95,47 @@ def _next_stage(graph: AssetGraph, order: Sequence[dg.AssetKey], done: set[dg.As
     return Stage(tuple(chosen), regional)
 
 
+@contextlib.contextmanager
+def only_command(instance: dg.DagsterInstance, home: Path) -> Iterator[None]:
+    """Make sure that no other `mobclip materialize` works on an instance, and close what a killed one left open.
+
+    A killed process leaves its run as started for ever, and the run keeps its slot of a pool. Whoever holds the lock
+    knows that such a run is dead: the system gives a dead process's lock back.
+
+    Args:
+        instance: The instance.
+        home: Its folder, where the lock lies.
+
+    Raises:
+        MobclipError: If another process holds the lock.
+    """
+    with (home / _LOCK).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            raise MobclipError(
+                f"another `mobclip materialize` (process {lock.read().strip()}) works on {home}; wait for it or stop it"
+            ) from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        unfinished = dg.RunsFilter(statuses=list(_UNFINISHED), tags=_RUN_TAGS)
+        for run in instance.get_runs(unfinished):
+            instance.report_run_failed(run, "the process that ran it was killed")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        yield
+
+
 def run_stage(
     job: dg.JobDefinition,
     instance: dg.DagsterInstance,
     stage: Stage,
     regions: Sequence[str],
     started: Callable[[str | None], None],
+    unfinished: Callable[[Stage, str | None], Sequence[dg.AssetKey]],
 ) -> Iterator[Failure | None]:
-    """Run a stage, one Dagster run a region; yields after each run, None where it succeeded.
+    """Run a stage, one Dagster run a region; yields after each region, None where nothing failed.
 
     Args:
         job: The implicit job over all assets.
@@ -102,15 +143,21 @@ def run_stage(
         stage: What to run.
         regions: Partitions wanted.
         started: Called with the region when a run begins.
+        unfinished: Which of the stage's assets to make for a region; there is no run where there are none.
     """
     for region in regions if stage.regional else [None]:
+        wanted = unfinished(stage, region)
+        if not wanted:
+            yield None
+            continue
         started(region)
         result = job.execute_in_process(
             instance=instance,
             partition_key=region,
-            asset_selection=list(stage.assets),
+            asset_selection=list(wanted),
             raise_on_error=False,
             run_config=_QUIET,
+            tags=_RUN_TAGS,
         )
         yield None if result.success else Failure(stage, region, _messages(result))
 

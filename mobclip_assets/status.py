@@ -9,13 +9,11 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
-from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
-from dagster._core.loader import LoadingContext
+from dagster._core.definitions.data_version import StaleStatus
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
-from mobclip_core.contracts import CONTRACTS
+from mobclip_assets.standing import Standing, last_materialization
 from mobclip_core.deployment import Deployment
-from mobclip_core.store import TableRef
 
 _STATES = {StaleStatus.FRESH: "fresh", StaleStatus.STALE: "stale", StaleStatus.MISSING: "missing"}
 
@@ -47,22 +45,6 @@ class Row:
         return asdict(self)
 
 
-class _Context(LoadingContext):
-    """What Dagster's stale-status resolver loads records through."""
-
-    def __init__(self, instance: dg.DagsterInstance) -> None:
-        self._instance = instance
-        self._loaders: dict[type, tuple[Any, Any]] = {}
-
-    @property
-    def instance(self) -> dg.DagsterInstance:
-        return self._instance
-
-    @property
-    def loaders(self) -> dict[type, tuple[Any, Any]]:
-        return self._loaders
-
-
 def read_status(instance: dg.DagsterInstance, graph: AssetGraph, deployment: Deployment) -> list[Row]:
     """The state of every asset and region, in dependency order.
 
@@ -71,7 +53,7 @@ def read_status(instance: dg.DagsterInstance, graph: AssetGraph, deployment: Dep
         graph: Dagster's asset graph.
         deployment: Profile and lake.
     """
-    resolver = CachingStaleStatusResolver(instance, graph, _Context(instance))
+    standing = Standing(instance, graph, deployment)
     rows = []
     for key in graph.toposorted_asset_keys:
         if key not in graph.materializable_asset_keys:
@@ -80,8 +62,8 @@ def read_status(instance: dg.DagsterInstance, graph: AssetGraph, deployment: Dep
         regions = [None] if partitions is None else partitions.get_partition_keys()
         failed = _failed(instance, key, partitions)
         for region in regions:
-            state = "failed" if region in failed else _STATES[resolver.get_status(key, region)]
-            rows.append(_row(instance, deployment, key, region, state))
+            state = "failed" if region in failed else _STATES[standing.state(key, region)]
+            rows.append(_row(instance, key, region, state))
     return rows
 
 
@@ -105,23 +87,13 @@ def _failed(
     return {None} if run is not None and run.is_failure and written_by != run.run_id else set()
 
 
-def _row(instance: dg.DagsterInstance, deployment: Deployment, key: dg.AssetKey, region: str | None, state: str) -> Row:
+def _row(instance: dg.DagsterInstance, key: dg.AssetKey, region: str | None, state: str) -> Row:
     name = key.to_user_string()
-    record = _last_materialization(instance, key, region)
+    record = last_materialization(instance, key, region)
     if record is None or record.asset_materialization is None:
         return Row(name, region, state, None, None, None, None)
-    if state == "fresh" and name in CONTRACTS and not deployment.store.exists(TableRef(name, region)):
-        state = "missing"  # somebody removed the file
     materialization = record.asset_materialization
     metadata: dict[str, Any] = {k: entry.value for k, entry in materialization.metadata.items()}
     when = datetime.fromtimestamp(record.timestamp, UTC).isoformat(timespec="seconds")
     version = (materialization.tags or {}).get("dagster/data_version")
     return Row(name, region, state, metadata.get("dagster/row_count"), metadata.get("bytes"), version, when)
-
-
-def _last_materialization(
-    instance: dg.DagsterInstance, key: dg.AssetKey, region: str | None
-) -> dg.EventLogRecord | None:
-    """The newest materialisation of an asset or of one of its partitions."""
-    wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=None if region is None else [region])
-    return next(iter(instance.fetch_materializations(wanted, limit=1).records), None)

@@ -99,7 +99,7 @@ def _catalog_answers_in_sql(profile: Path) -> None:
 
 def _the_same_inputs_give_the_same_bytes(profile: Path) -> None:
     before = {key: row["data_version"] for key, row in states(profile).items() if key[0] != "catalog"}
-    code, _, err = run("materialize", "--profile", profile)
+    code, _, err = run("materialize", "--profile", profile, "--force")
     assert code == 0, err
     after = {key: row["data_version"] for key, row in states(profile).items() if key[0] != "catalog"}
     assert after == before
