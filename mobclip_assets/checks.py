@@ -1,7 +1,8 @@
 """Asset checks: bad data must not go on.
 
 Belongs here: one blocking contract check for each table, and the rules that join tables. Does not belong here: the
-rules themselves (see `mobclip_core.contracts` and the `check_*` functions of the core).
+rules themselves (see `mobclip_core.contracts` and the `check_*` functions of the core), changes from one
+materialisation to the next (see `distributions`).
 """
 
 import warnings
@@ -9,11 +10,13 @@ from collections.abc import Callable
 
 import dagster as dg
 
+from mobclip_assets.distributions import make_distribution_checks
 from mobclip_assets.metadata import numbers
 from mobclip_assets.resources import DeploymentResource
 from mobclip_core.contract_batches import BatchedCheck
 from mobclip_core.contracts import CONTRACTS, TableContract
 from mobclip_core.deployment import CheckOutcome, Deployment
+from mobclip_core.profile import QualityConfig
 from mobclip_core.store import TableRef
 
 
@@ -85,12 +88,12 @@ def _one_encoder(deployment: Deployment, region: str) -> CheckOutcome:
     return check_one_encoder(deployment, region)
 
 
-def make_checks(regions: dg.StaticPartitionsDefinition) -> list[dg.AssetChecksDefinition]:
+def make_checks(regions: dg.StaticPartitionsDefinition, quality: QualityConfig) -> list[dg.AssetChecksDefinition]:
     """All asset checks of the deployment."""
     with warnings.catch_warnings():
         # partitioned checks are marked as a preview in this version of Dagster, which is pinned exactly
         warnings.simplefilter("ignore", dg.PreviewWarning)
-        return _checks(regions)
+        return [*_checks(regions), *make_distribution_checks(quality, regions)]
 
 
 def _checks(regions: dg.StaticPartitionsDefinition) -> list[dg.AssetChecksDefinition]:

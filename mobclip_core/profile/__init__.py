@@ -46,6 +46,7 @@ from mobclip_core.profile.poi import (
     PoiSource,
     PoiZoneCounts,
 )
+from mobclip_core.profile.quality import QualityConfig, QualityLimits
 from mobclip_core.profile.text import HashedNgramsConfig, SentenceTransformerConfig, TextEncoderConfig
 
 __all__ = [
@@ -82,6 +83,8 @@ __all__ = [
     "PointLabel",
     "PopulationLabel",
     "Profile",
+    "QualityConfig",
+    "QualityLimits",
     "RandomConvolutionalConfig",
     "RasterLabel",
     "RegionMembers",

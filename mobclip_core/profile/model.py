@@ -15,6 +15,7 @@ from mobclip_core.profile.learning import EncoderConfig, EvaluationConfig, LineC
 from mobclip_core.profile.mobility import MobilityConfig, Trips, Visits
 from mobclip_core.profile.places import GridConfig, RegionsConfig, ZoneLayer
 from mobclip_core.profile.poi import PoiConfig
+from mobclip_core.profile.quality import QualityConfig
 
 
 class DuckDBConfig(Settings):
@@ -50,6 +51,7 @@ class Profile(Settings):
         encoder: Encoder.
         tasks: GeoBench tasks by code.
         evaluation: Scoring.
+        quality: Limits of changes from one materialisation to the next.
         duckdb: Limits of DuckDB.
     """
 
@@ -68,6 +70,7 @@ class Profile(Settings):
     encoder: EncoderConfig = EncoderConfig()
     tasks: dict[str, TaskConfig] = {}
     evaluation: EvaluationConfig = EvaluationConfig()
+    quality: QualityConfig = QualityConfig()
     duckdb: DuckDBConfig = DuckDBConfig()
 
     @field_validator("regions")

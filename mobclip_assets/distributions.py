@@ -1,0 +1,103 @@
+"""Asset checks of distributions: has a table changed more than it should since it was last good?
+
+Belongs here: reading the last good summary from Dagster's history of the check, and keeping the new one there. Does not
+belong here: summing up and comparing (see `mobclip_core.quality`), the other checks (see `checks`).
+
+The baseline is the summary in the newest evaluation of the check, on the same partition, that passed. So a change that
+was warned of is told again until it is gone or accepted.
+"""
+
+from datetime import UTC, datetime
+
+import dagster as dg
+from dagster._core.event_api import PartitionKeyFilter
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+
+from mobclip_assets.metadata import numbers
+from mobclip_assets.resources import DeploymentResource
+from mobclip_core.contracts import CONTRACTS, TableContract
+from mobclip_core.profile import QualityConfig
+from mobclip_core.quality import Baseline, DistributionOutcome, check_distribution
+from mobclip_core.store import TableRef
+
+CHECK_NAME = "distribution"
+_STATISTICS = "statistics"
+
+
+class DistributionConfig(dg.Config):
+    """Run config of a distribution check.
+
+    Args:
+        accept: The change is meant: pass, and take the table as it is for the baseline.
+    """
+
+    accept: bool = False
+
+
+def make_distribution_checks(
+    quality: QualityConfig, regions: dg.StaticPartitionsDefinition
+) -> list[dg.AssetChecksDefinition]:
+    """One check for each table of the contracts.
+
+    Args:
+        quality: Limits of the profile; a table whose severity is `error` blocks what comes after.
+        regions: The one REGIONS object.
+    """
+    return [_check(contract, quality, regions) for contract in CONTRACTS.values()]
+
+
+def _check(
+    contract: TableContract, quality: QualityConfig, regions: dg.StaticPartitionsDefinition
+) -> dg.AssetChecksDefinition:
+    key = dg.AssetCheckKey(dg.AssetKey(contract.name), CHECK_NAME)
+
+    def check(
+        context: dg.AssetCheckExecutionContext, config: DistributionConfig, deployment: DeploymentResource
+    ) -> dg.AssetCheckResult:
+        region = context.partition_key if contract.partitioned else None
+        baseline = last_good(context.instance, key, region)
+        ref = TableRef(contract.name, region)
+        return _result(check_distribution(deployment.open(), ref, baseline, accept=config.accept))
+
+    return dg.asset_check(
+        asset=contract.name,
+        name=CHECK_NAME,
+        description=(
+            "Rows, nulls, zeros, totals and distributions by column, against the last materialisation of the same "
+            "partition that passed; the first one passes. A deliberate change: materialise again from the launchpad "
+            f"(shift-click on Materialize) with `ops: {{{contract.name}_{CHECK_NAME}: {{config: {{accept: true}}}}}}`, "
+            f"or set limits under `quality.tables.{contract.name}` in the profile."
+        ),
+        blocking=quality.limits_of(contract.name).severity == "error",
+        partitions_def=regions if contract.partitioned else None,
+    )(check)
+
+
+def last_good(instance: dg.DagsterInstance, key: dg.AssetCheckKey, region: str | None) -> Baseline | None:
+    """The summary in the newest evaluation of a check on a partition that passed."""
+    records = instance.event_log_storage.get_asset_check_execution_history(
+        key,
+        limit=1,
+        status={AssetCheckExecutionRecordStatus.SUCCEEDED},
+        partition_filter=PartitionKeyFilter(key=region),
+    )
+    evaluation = records[0].evaluation if records else None
+    if evaluation is None:
+        return None
+    statistics = evaluation.metadata[_STATISTICS].value
+    when = datetime.fromtimestamp(records[0].create_timestamp, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    assert isinstance(statistics, dict)
+    return Baseline(statistics, when)
+
+
+def _result(found: DistributionOutcome) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        passed=found.outcome.passed,
+        description=found.outcome.message,
+        severity=dg.AssetCheckSeverity.ERROR if found.blocks else dg.AssetCheckSeverity.WARN,
+        metadata={
+            "what changed": dg.MetadataValue.md(found.table),
+            **numbers(found.outcome.numbers),
+            _STATISTICS: dg.MetadataValue.json(found.statistics),
+        },
+    )
