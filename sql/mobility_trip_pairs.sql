@@ -1,7 +1,6 @@
 -- The trips of one bucket, counted by person, origin and destination.
--- reads: the Parquet files of a bucket, written by mobility_trips
+-- reads: mobility_bucket (person, src, dst), all trips of its people
 -- writes: temporary table mobility_pairs (status, person, src, dst, movements)
--- parameters: $files
 CREATE OR REPLACE TEMP TABLE mobility_pairs AS
 SELECT
     'kept' AS status,
@@ -9,5 +8,5 @@ SELECT
     src,
     dst,
     count(*) AS movements
-FROM read_parquet($files, hive_partitioning = false)
+FROM mobility_bucket
 GROUP BY person, src, dst

@@ -3,9 +3,9 @@
 -- Every movement gets one status: duplicate or duplicate_outside (the same visit again, in a region or not), outside
 -- (starts in no region), after_window (too long between the visits), leaving (ends in no region) or kept; the kept ones
 -- are counted by person, origin and destination.
--- reads: the Parquet files of a bucket, written by mobility_visits
+-- reads: mobility_bucket (person, time_us, cell, inside), all visits of its people
 -- writes: temporary table mobility_pairs (status, person, src, dst, movements)
--- parameters: $files; $window_hours: longest time between two visits
+-- parameters: $window_hours: longest time between two visits
 CREATE OR REPLACE TEMP TABLE mobility_pairs AS
 WITH steps AS (
     SELECT
@@ -16,7 +16,7 @@ WITH steps AS (
         lead(time_us) OVER following AS next_time_us,
         lead(cell) OVER following AS dst,
         lead(inside) OVER following AS dst_inside
-    FROM read_parquet($files, hive_partitioning = false)
+    FROM mobility_bucket
     WINDOW following AS (PARTITION BY person ORDER BY time_us, cell)
 ),
 judged AS (

@@ -8,29 +8,29 @@ movements and distinct people are counted bucket by bucket, whatever file a row 
 changes no result.
 """
 
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import duckdb
+import numpy as np
+import pyarrow as pa
 
+from mobclip_core.bulk_cells import in_threads
 from mobclip_core.crosswalk import require_usable_positions
 from mobclip_core.deployment import Count
+from mobclip_core.mobility.locating import Located, Locator, Rows
+from mobclip_core.mobility.spreading import MOST_FILES, Spreader
 from mobclip_core.profile import Files, MobilityConfig, Visits
 from mobclip_core.sources.origin_destination import TripReading
-from mobclip_core.sources.tables import SourceColumn, create_source_view, reading, source_files
+from mobclip_core.sources.tables import SourceColumn, create_source_view, reading, source_columns, source_files
 from mobclip_core.sql import sql_text
 
 BUCKET_ROWS = 4_000_000
 """Rows of a bucket, about: some hundred MiB while they are sorted."""
-_MOST_BUCKETS = 4_000
-_TIME = "TIMESTAMP WITH TIME ZONE"
-"""DuckDB type of times: with an offset they are the instants they say, without one they are UTC."""
-_UNUSABLE = -1
-
-_Rows = dict[str, tuple[int, list[int]]]
-"""What became of source rows -> rows, first rows."""
+_BATCH_ROWS = 262_144
+_INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,19 @@ class Gathering:
     """What all sources of a step share.
 
     Args:
-        connection: The step's session, with `grid` registered.
-        resolution: H3 resolution of the grid.
+        connection: The step's session, with `cell_regions` (cell, region: number of the region) registered.
+        threads: Threads that locate rows.
+        locator: The grid.
+        regions: Number of regions.
         config: The profile's mobility.
         folder: A folder for temporary files, on a disk with room for the rows.
         bucket_rows: Rows of a bucket.
     """
 
     connection: duckdb.DuckDBPyConnection
-    resolution: int
+    threads: int
+    locator: Locator
+    regions: int
     config: MobilityConfig
     folder: Path
     bucket_rows: int = BUCKET_ROWS
@@ -70,7 +74,7 @@ class Gathering:
         return int(kept - bounded)
 
 
-def gather_visits(gathering: Gathering, source: Visits) -> tuple[dict[str, Count], Path]:
+def gather_visits(gathering: Gathering, source: Visits) -> tuple[dict[str, Count], Spreader]:
     """Turn visits into edges.
 
     Args:
@@ -78,83 +82,108 @@ def gather_visits(gathering: Gathering, source: Visits) -> tuple[dict[str, Count
         source: The source.
 
     Returns:
-        Counts, and the folder with the edges of all buckets, a folder `region=<key>` for each region of origin.
+        Counts, and the edges of all buckets (region, src, dst, movements, people), spread by number of the region.
 
     Raises:
         SourceError: The source is missing, unreadable, lacks a column or has mostly swapped positions.
     """
+    connection = gathering.connection
     columns = {
-        "person": SourceColumn(source.person, "VARCHAR"),
-        "time": SourceColumn(source.time, _TIME),
+        "person": _plainest(connection, source.file, source.person),
+        "time": _plainest(connection, source.file, source.time, time=True),
         "lon": SourceColumn(source.lon, "DOUBLE"),
         "lat": SourceColumn(source.lat, "DOUBLE"),
     }
-    read = create_source_view(gathering.connection, "mobility_source", source.file, columns, verify=False)
-    rows, buckets = _spread(gathering, sql_text("mobility_visits"), source.file, read["rows"], {})
+    read = create_source_view(connection, "mobility_source", source.file, columns, verify=False)
+    reader = partial(connection.execute, sql_text("mobility_visit_rows"))
+    rows, buckets = _spread(gathering, source.file, read["rows"], reader, gathering.locator.visits)
     _require_usable(source.file, [source.lon, source.lat], rows)
-    movements: dict[str, int] = {}
-    edges = gathering.folder / "edges"
-    for bucket in buckets:
-        parameters = {"files": f"{bucket}/*.parquet", "window_hours": source.window_hours}
-        gathering.connection.execute(sql_text("mobility_visit_pairs"), parameters)
-        _add_bucket(gathering, bucket, edges, movements, with_person=True)
+    parameters = {"window_hours": source.window_hours}
+    movements, edges = _gather(gathering, buckets, sql_text("mobility_visit_pairs"), parameters, with_person=True)
     # a visit is known to be there twice among its person's visits, not when the row is read
     twice = {"inside": movements.get("duplicate", 0), "outside": movements.get("duplicate_outside", 0)}
     statuses = ("inside", "outside", "without_person", "without_time", "without_position", "swapped")
     counts = _row_counts(read, rows, statuses) | {"rows_duplicate": sum(twice.values())}
-    counts |= {f"rows_{status}": rows.get(status, (0, []))[0] - number for status, number in twice.items()}
+    counts |= {f"rows_{status}": rows.counts[status] - number for status, number in twice.items()}
     return counts | _movement_counts(movements, ("kept", "after_window", "leaving")), edges
 
 
-def gather_trips(gathering: Gathering, file: Files, trips: TripReading) -> tuple[dict[str, Count], Path]:
+def gather_trips(gathering: Gathering, file: Files, trips: TripReading) -> tuple[dict[str, Count], Spreader]:
     """Turn trips into edges; arguments, result and errors as of `gather_visits`."""
-    with_person = "person" in trips.columns
-    read = create_source_view(gathering.connection, "mobility_source", file, trips.columns, verify=False)
-    rows, buckets = _spread(gathering, sql_text("mobility_trips"), file, read["rows"], {"with_person": with_person})
-    positions = [column.source for name, column in trips.columns.items() if name != "person"]
-    _require_usable(file, positions, rows)
-    movements: dict[str, int] = {}
-    edges = gathering.folder / "edges"
-    for bucket in buckets:
-        gathering.connection.execute(sql_text("mobility_trip_pairs"), {"files": f"{bucket}/*.parquet"})
-        _add_bucket(gathering, bucket, edges, movements, with_person=with_person)
+    connection, columns = gathering.connection, dict(trips.columns)
+    with_person = "person" in columns
+    if with_person:
+        columns["person"] = _plainest(connection, file, columns["person"].source)
+    read = create_source_view(connection, "mobility_source", file, columns, verify=False)
+    reader = partial(connection.execute, sql_text("mobility_trip_rows"), {"with_person": with_person})
+    judge = partial(gathering.locator.trips, with_person=with_person)
+    rows, buckets = _spread(gathering, file, read["rows"], reader, judge)
+    _require_usable(file, [column.source for name, column in columns.items() if name != "person"], rows)
+    movements, edges = _gather(gathering, buckets, sql_text("mobility_trip_pairs"), {}, with_person=with_person)
     statuses = ("inside", "outside", "without_person", "without_position", "swapped")
     return _row_counts(read, rows, statuses) | _movement_counts(movements, ("kept",)), edges
 
 
+def _plainest(connection: duckdb.DuckDBPyConnection, file: Files, column: str, *, time: bool = False) -> SourceColumn:
+    """A column in the type that costs least: people as numbers where they are, times without a zone as they are."""
+    # times with an offset are the instants they say, those without one are UTC
+    general = "TIMESTAMP WITH TIME ZONE" if time else "VARCHAR"
+    found = {source_columns(connection, name).get(column, "") for name in source_files(file)}
+    if time:
+        plain = all(kind.startswith("TIMESTAMP") and "ZONE" not in kind for kind in found)
+        return SourceColumn(column, "TIMESTAMP" if plain else general)
+    return SourceColumn(column, "BIGINT" if found <= set(_INTEGERS) else general)
+
+
 def _spread(
-    gathering: Gathering, statement: str, file: Files, rows: int, parameters: dict[str, object]
-) -> tuple[_Rows, Iterator[Path]]:
-    """Locate the rows of `mobility_source` and spread them over buckets, which are then given one by one."""
-    folder = gathering.folder / "buckets"
-    number = min(max(-(-rows // gathering.bucket_rows), 1), _MOST_BUCKETS)
-    parameters = {**parameters, "resolution": gathering.resolution, "buckets": number, "folder": str(folder)}
-    with reading(file):
-        gathering.connection.execute(statement, parameters)
-    if not any(folder.glob("bucket=*/*.parquet")):
-        return {}, iter(())
-    found = gathering.connection.execute(sql_text("mobility_row_counts"), {"files": f"{folder}/*/*.parquet"}).fetchall()
-    statuses = {status: (count, first or []) for status, count, first in found}
-    return statuses, (bucket for i in range(number) if (bucket := folder / f"bucket={i}").is_dir())
+    gathering: Gathering,
+    file: Files,
+    rows: int,
+    execute: Callable[[], duckdb.DuckDBPyConnection],
+    judge: Callable[[pa.RecordBatch], Located],
+) -> tuple[Rows, Spreader]:
+    """Locate the rows of `mobility_source` and spread those that can be used over buckets."""
+    number = min(max(-(-rows // gathering.bucket_rows), 1), MOST_FILES)
+    found = Rows()
+    with Spreader(gathering.folder / "buckets", number) as buckets, reading(file):
+        batches = execute().to_arrow_reader(_BATCH_ROWS)
+        for located in in_threads(batches, judge, gathering.threads):
+            found.add(located.rows)
+            buckets.add(located.batch, (located.spread % np.uint64(number)).astype(np.uint16))
+    return found, buckets
 
 
-def _add_bucket(
-    gathering: Gathering, bucket: Path, edges: Path, movements: dict[str, int], *, with_person: bool
-) -> None:
-    """Write the edges of the bucket in `mobility_pairs`, add its counts, and free its disk space."""
+def _gather(
+    gathering: Gathering, buckets: Spreader, statement: str, parameters: Mapping[str, object], *, with_person: bool
+) -> tuple[dict[str, int], Spreader]:
+    """Movements by status, and the edges of all buckets."""
     connection = gathering.connection
-    for status, number in connection.execute(sql_text("mobility_movement_counts")).fetchall():
-        movements[status] = movements.get(status, 0) + number
-    beyond = gathering.bound_pairs(with_person)
-    movements["over_bounds"] = movements.get("over_bounds", 0) + beyond
-    connection.execute(sql_text("mobility_bucket_edges"), {"with_person": with_person, "folder": str(edges)})
-    shutil.rmtree(bucket)
+    movements: dict[str, int] = {}
+    number = min(gathering.regions, MOST_FILES)
+    with Spreader(gathering.folder / "edges", number) as edges:
+        for i in range(buckets.number):
+            with buckets.reading(i) as rows:
+                if rows is None:
+                    continue
+                connection.register("mobility_bucket", rows)
+                connection.execute(statement, parameters)
+                connection.unregister("mobility_bucket")
+                del rows
+            buckets.forget(i)
+            for status, moved in connection.execute(sql_text("mobility_movement_counts")).fetchall():
+                movements[status] = movements.get(status, 0) + moved
+            beyond = gathering.bound_pairs(with_person)
+            movements["over_bounds"] = movements.get("over_bounds", 0) + beyond
+            found = connection.execute(sql_text("mobility_bucket_edges"), {"with_person": with_person})
+            for batch in found.to_arrow_reader(_BATCH_ROWS):
+                edges.add(batch, (batch["region"].to_numpy() % number).astype(np.uint16))
+    return movements, edges
 
 
-def _row_counts(read: dict[str, int], rows: _Rows, statuses: Sequence[str]) -> dict[str, Count]:
+def _row_counts(read: dict[str, int], rows: Rows, statuses: Sequence[str]) -> dict[str, Count]:
     counts: dict[str, Count] = {f"rows_{name}": number for name, number in read.items() if name != "rows"}
     counts["rows_read"] = read["rows"]
-    return counts | {f"rows_{status}": rows.get(status, (0, []))[0] for status in statuses}
+    return counts | {f"rows_{status}": rows.counts[status] for status in statuses}
 
 
 def _movement_counts(movements: dict[str, int], statuses: Sequence[str]) -> dict[str, Count]:
@@ -163,8 +192,10 @@ def _movement_counts(movements: dict[str, int], statuses: Sequence[str]) -> dict
     return counts | ({"movements_over_bounds": over} if over else {})
 
 
-def _require_usable(file: Files, columns: Sequence[str], rows: _Rows) -> None:
-    statuses = {status: rows[status] for status in rows if status not in ("without_person", "without_time")}
+def _require_usable(file: Files, columns: Sequence[str], rows: Rows) -> None:
+    statuses = {status: (number, rows.first.get(status, [])) for status, number in rows.counts.items()}
+    for status in ("without_person", "without_time"):
+        statuses.pop(status, None)
     missing = statuses.pop("without_position", None)
     if missing is not None and not statuses:
         statuses["unreadable"] = missing

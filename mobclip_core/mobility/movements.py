@@ -14,12 +14,12 @@ smallest noisy number, never an exact one.
 """
 
 import logging
-import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -28,12 +28,14 @@ from mobclip_core.deployment import Deployment, StepResult
 from mobclip_core.errors import MissingTableError
 from mobclip_core.mobility.buckets import Gathering, gather_trips, gather_visits
 from mobclip_core.mobility.flows import gather_flows
+from mobclip_core.mobility.locating import Locator
 from mobclip_core.mobility.noise import add_noise, calibrate
 from mobclip_core.mobility.privacy import Report, require_anonymous
+from mobclip_core.mobility.spreading import Spreader
 from mobclip_core.profile import MobilitySource, Visits
 from mobclip_core.sources.origin_destination import TripReading, origin_destination_reading
 from mobclip_core.sql import session, sql_text
-from mobclip_core.store import Written
+from mobclip_core.store import TableRef, Written
 
 BUNDLE = "movements"
 _LOG = logging.getLogger(__name__)
@@ -80,28 +82,35 @@ def build_movements(deployment: Deployment) -> StepResult:
         session(deployment.profile.duckdb) as connection,
         tempfile.TemporaryDirectory(prefix="mobclip-movements-", dir=spill) as folder,
     ):
-        grid = deployment.store.read_all("grid_cells", ["cell", "region", "area_km2"], regions)
-        connection.register("grid", grid)
+        locator = _register_cells(connection, deployment, regions)
         connection.execute(sql_text("mobility_zone_flows_table"))
-        edges: dict[str, Path] = {}
+        edges: dict[str, Spreader] = {}
         for i, (name, source) in enumerate(config.sources.items()):
             _LOG.info("reading %s %s", source.kind, name)
-            gathering = Gathering(connection, deployment.profile.grid.resolution, config, Path(folder) / f"source_{i}")
-            gathering.folder.mkdir()
+            place, threads = Path(folder) / f"source_{i}", deployment.profile.duckdb.threads
+            gathering = Gathering(connection, threads, locator, len(regions), config, place)
             found = _gather(gathering, deployment, name, source, report)
             if found is not None:
                 edges[name] = found
-            shutil.rmtree(gathering.folder / "buckets", ignore_errors=True)
-        for region in regions:
+        for number, region in enumerate(regions):
             (bundle / region_file(region)).parent.mkdir()
-            _write_region(connection, deployment, region, edges, bundle, report)
+            _write_region(connection, deployment, (number, region), edges, bundle, report)
     return StepResult(written[0], report.totals(list(config.sources)), markdown={"Suppressed": report.markdown()})
+
+
+def _register_cells(connection: duckdb.DuckDBPyConnection, deployment: Deployment, regions: Sequence[str]) -> Locator:
+    """Register `cell_regions` (cell, region: its number in `regions`)."""
+    grids = [deployment.store.read(TableRef("grid_cells", region), ["cell"])["cell"] for region in regions]
+    numbers = np.repeat(np.arange(len(regions), dtype=np.int32), [len(cells) for cells in grids])
+    cells = np.concatenate([cells.to_numpy() for cells in grids])
+    connection.register("cell_regions", pa.table({"cell": cells, "region": numbers}))
+    return Locator(cells, deployment.profile.grid.resolution)
 
 
 def _gather(
     gathering: Gathering, deployment: Deployment, name: str, source: MobilitySource, report: Report
-) -> Path | None:
-    """Read one source: into edges by bucket, whose folder is returned, or into published flows between zones."""
+) -> Spreader | None:
+    """Read one source: into the edges of its buckets, which are returned, or into published flows between zones."""
     connection, noise = gathering.connection, gathering.config.noise
     minimum_people = gathering.config.minimum_people
     if isinstance(source, Visits):
@@ -134,19 +143,23 @@ def _gather(
 def _write_region(
     connection: duckdb.DuckDBPyConnection,
     deployment: Deployment,
-    region: str,
-    edges: dict[str, Path],
+    place: tuple[int, str],
+    edges: dict[str, Spreader],
     bundle: Path,
     report: Report,
 ) -> None:
-    """Judge the edges of every source that start in a region, and write the two files of the region."""
+    """Judge the edges of every source that start in a region (its number and key), and write the region's two files."""
+    number, region = place
     config = deployment.profile.mobility
     connection.execute(sql_text("mobility_contributions_table"))
-    for name, folder in edges.items():
-        parts = folder / f"region={region}"
-        if not parts.is_dir():
-            continue
-        connection.execute(sql_text("mobility_candidates"), {"files": f"{parts}/*.parquet"})
+    for name, parts in edges.items():
+        with parts.reading(number % parts.number) as rows:
+            if rows is None:
+                continue
+            connection.register("mobility_parts", rows)
+            connection.execute(sql_text("mobility_candidates"), {"region": number})
+            connection.unregister("mobility_parts")
+            del rows
         parameters = {"minimum_people": config.minimum_people, "self_loops": config.self_loops}
         connection.execute(sql_text("mobility_judged"), parameters)
         report.add_edges(name, region, connection.execute(sql_text("mobility_edge_counts")).fetchall())
@@ -158,7 +171,6 @@ def _write_region(
         else:
             connection.execute(sql_text("mobility_published"))
         connection.execute(sql_text("mobility_contribute"))
-        shutil.rmtree(parts)
     written = bundle / region_file(region)
     _write(connection.execute(sql_text("mobility_edges")).to_arrow_reader(_BATCH_ROWS), written)
     flows = bundle / region_file(region, "zones")

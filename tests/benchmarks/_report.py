@@ -19,9 +19,19 @@ def median_seconds(work: Callable[[], object], repeats: int) -> float:
 
 
 def report(
-    benchmark: str, value: float, unit: str, *, n: int, baseline: float | None, floor_ratio: float | None = None
+    benchmark: str,
+    value: float,
+    unit: str,
+    *,
+    n: int,
+    baseline: float | None,
+    floor_ratio: float | None = None,
+    **extra: object,
 ) -> None:
-    """Print the result: `ratio` is ours over the baseline for rates, so that bigger is better."""
+    """Print the result: `ratio` is ours over the baseline for rates, so that bigger is better.
+
+    `extra` are more keys, or take the place of one: `peak_mib` where a child process did the work.
+    """
     line = {
         "benchmark": benchmark,
         "value": value,
@@ -32,5 +42,5 @@ def report(
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "device": f"cpu {platform.machine()}",
         "n": n,
-    }
+    } | extra
     print(json.dumps(line))

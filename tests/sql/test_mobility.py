@@ -1,6 +1,5 @@
 import datetime as dt
 from decimal import Decimal
-from pathlib import Path
 
 import h3
 import pyarrow as pa
@@ -37,53 +36,38 @@ def hour(h):
     return dt.datetime(2024, 1, 1, tzinfo=dt.UTC) + dt.timedelta(hours=h)
 
 
-VISITS = "source_row BIGINT, person VARCHAR, time TIMESTAMPTZ, lon DOUBLE, lat DOUBLE"
 PAIRS = "status VARCHAR, person VARCHAR, src UBIGINT, dst UBIGINT, movements BIGINT"
 
 
-def parquet(connection, rows, columns, file):
-    """Write rows to a Parquet file and return its path."""
-    table(connection, "made_by_hand", rows, columns)
-    connection.table("made_by_hand").write_parquet(str(file))
-    return str(file)
-
-
-def test_mobility_visits_and_mobility_row_counts(connection, tmp_path):
-    rows = [
-        (0, "p", hour(0), LON, LAT),
-        (1, "p", hour(0), LON + 1e-6, LAT),
-        (2, None, hour(0), LON, LAT),
-        (3, "p", None, LON, LAT),
-        (4, "p", hour(0), None, LAT),
-        (5, "p", hour(0), LAT, LON),
-        (6, "p", hour(0), 10.0, 10.0),
-        (7, "q", hour(1), LON + 0.4, LAT),
-    ]
-    table(connection, "mobility_source", rows, VISITS)
-    result(connection, "mobility_visits", resolution=6, buckets=3, folder=str(tmp_path))
-    assert result(connection, "mobility_row_counts", files=f"{tmp_path}/*/*.parquet") == [
-        ("inside", 3, None),
-        ("outside", 1, None),
-        ("swapped", 1, [5]),
-        ("without_person", 1, [2]),
-        ("without_position", 1, [4]),
-        ("without_time", 1, [3]),
-    ]
-    stops = connection.execute(
-        "SELECT person, time_us, cell, inside, count(DISTINCT bucket) OVER (PARTITION BY person) "
-        "FROM read_parquet($files) WHERE bucket >= 0 ORDER BY ALL",
-        {"files": f"{tmp_path}/*/*.parquet"},
-    ).fetchall()
+def test_mobility_visit_rows(connection):
+    rows = [(0, 7, dt.datetime(2024, 1, 1), LON, LAT), (1, None, None, None, LAT)]
+    columns = "source_row BIGINT, person BIGINT, time TIMESTAMP, lon DOUBLE, lat DOUBLE"
+    table(connection, "mobility_source", rows, columns)
+    connection.execute("INSERT INTO mobility_source VALUES (2, 7, 'infinity', 0, 0)")
+    found = sorted(result(connection, "mobility_visit_rows"))
     start = int(hour(0).timestamp() * 1e6)
-    assert [stop for stop in stops if stop[3]] == [
-        ("p", start, A, True, 1),
-        ("p", start, A, True, 1),
-        ("q", start + 3_600_000_000, C, True, 1),
+    assert [(row, person, time, lon, lat) for row, person, _, time, lon, lat in found] == [
+        (0, 7, start, LON, LAT),
+        (1, None, None, None, LAT),
+        (2, 7, None, 0.0, 0.0),
     ]
-    assert [(person, inside) for person, _, _, inside, _ in stops if not inside] == [("p", False)]
+    assert found[0][2] == found[2][2] != found[1][2]
 
 
-def test_mobility_visit_pairs_and_mobility_movement_counts(connection, tmp_path):
+def test_mobility_trip_rows(connection):
+    ends = "source_row BIGINT, origin_lon DOUBLE, origin_lat DOUBLE, destination_lon DOUBLE, destination_lat DOUBLE"
+    rows = [(0, 1.0, 2.0, 3.0, 4.0, "p"), (1, 5.0, 6.0, 7.0, 8.0, "p"), (2, 1.0, 2.0, 9.0, 9.0, None)]
+    table(connection, "mobility_source", rows, f"{ends}, person VARCHAR")
+    found = sorted(result(connection, "mobility_trip_rows", with_person=True))
+    assert [row[:2] + row[3:] for row in found] == [(i, who, *places) for i, *places, who in rows]
+    assert found[0][2] == found[1][2] != found[2][2]
+    table(connection, "mobility_source", [row[:-1] for row in rows], ends)
+    found = sorted(result(connection, "mobility_trip_rows", with_person=False))
+    assert [person for _, person, *_ in found] == [None] * 3
+    assert found[0][2] == found[2][2] != found[1][2]
+
+
+def test_mobility_visit_pairs_and_mobility_movement_counts(connection):
     hours = 3_600_000_000
     rows = [
         ("p", 0, A, True),
@@ -98,9 +82,8 @@ def test_mobility_visit_pairs_and_mobility_movement_counts(connection, tmp_path)
         ("q", 1 * hours, C, True),
         ("q", 2 * hours, C, True),
     ]
-    columns = "person VARCHAR, time_us BIGINT, cell UBIGINT, inside BOOLEAN"
-    file = parquet(connection, rows, columns, tmp_path / "bucket.parquet")
-    result(connection, "mobility_visit_pairs", files=file, window_hours=1.5)
+    table(connection, "mobility_bucket", rows, "person VARCHAR, time_us BIGINT, cell UBIGINT, inside BOOLEAN")
+    result(connection, "mobility_visit_pairs", window_hours=1.5)
     assert set(rows_of(connection, "FROM mobility_pairs WHERE status = 'kept'")) == {
         ("kept", "p", A, B, 1),
         ("kept", "p", C, A, 1),
@@ -116,36 +99,14 @@ def test_mobility_visit_pairs_and_mobility_movement_counts(connection, tmp_path)
     ]
 
 
-def test_mobility_trips_and_mobility_trip_pairs(connection, tmp_path):
-    rows = [
-        (0, LON, LAT, LON + 0.2, LAT, "p"),
-        (1, LON + 0.4, LAT, LON, LAT, "p"),
-        (2, LON, LAT, 10.0, 10.0, "p"),
-        (3, LON, None, LON, LAT, "p"),
-        (4, LON, LAT, LAT, LON, "p"),
-        (5, LON, LAT, LON + 0.2, LAT, None),
+def test_mobility_trip_pairs(connection):
+    rows = [("p", A, B), ("p", A, B), (None, A, B)]
+    table(connection, "mobility_bucket", rows, "person VARCHAR, src UBIGINT, dst UBIGINT")
+    result(connection, "mobility_trip_pairs")
+    assert rows_of(connection, "FROM mobility_pairs ORDER BY person") == [
+        ("kept", "p", A, B, 2),
+        ("kept", None, A, B, 1),
     ]
-    ends = "source_row BIGINT, origin_lon DOUBLE, origin_lat DOUBLE, destination_lon DOUBLE, destination_lat DOUBLE"
-    table(connection, "mobility_source", rows, f"{ends}, person VARCHAR")
-    people, nobody = tmp_path / "people", tmp_path / "nobody"
-    result(connection, "mobility_trips", resolution=6, with_person=True, buckets=1, folder=str(people))
-    assert result(connection, "mobility_row_counts", files=f"{people}/*/*.parquet") == [
-        ("inside", 2, None),
-        ("outside", 1, [2]),
-        ("swapped", 1, [4]),
-        ("without_person", 1, [5]),
-        ("without_position", 1, [3]),
-    ]
-    result(connection, "mobility_trip_pairs", files=f"{people}/bucket=0/*.parquet")
-    assert sorted(rows_of(connection, "FROM mobility_pairs")) == sorted(
-        [("kept", "p", A, B, 1), ("kept", "p", C, A, 1)]
-    )
-    table(connection, "mobility_source", [row[:-1] for row in rows], ends)
-    result(connection, "mobility_trips", resolution=6, with_person=False, buckets=1, folder=str(nobody))
-    result(connection, "mobility_trip_pairs", files=f"{nobody}/bucket=0/*.parquet")
-    assert sorted(rows_of(connection, "FROM mobility_pairs")) == sorted(
-        [("kept", None, A, B, 2), ("kept", None, C, A, 1)]
-    )
 
 
 def test_mobility_all_pairs_and_mobility_bounded_counts(connection):
@@ -178,18 +139,22 @@ def test_mobility_bounded_pairs(connection, self_loops):
         assert ("p", 1, 1, 3) in found[0]
 
 
-def test_mobility_bucket_edges_and_mobility_candidates(connection, tmp_path):
-    pairs = "person VARCHAR, src UBIGINT, dst UBIGINT, movements BIGINT"
-    for rows in ([("p", A, B, 2), ("q", A, B, 1), ("q", C, A, 5)], [("r", A, B, 4)]):
-        table(connection, "mobility_bounded", rows, pairs)
-        result(connection, "mobility_bucket_edges", with_person=True, folder=str(tmp_path))
-    assert sorted(path.name for path in Path(tmp_path).iterdir()) == ["region=here", "region=there"]
-    result(connection, "mobility_candidates", files=f"{tmp_path}/region=here/*.parquet")
+def test_mobility_bucket_edges(connection):
+    table(connection, "cell_regions", [(A, 0), (B, 0), (C, 1)], "cell UBIGINT, region INTEGER")
+    columns = "person VARCHAR, src UBIGINT, dst UBIGINT, movements BIGINT"
+    table(connection, "mobility_bounded", [("p", A, B, 2), ("q", A, B, 1), ("q", C, A, 5)], columns)
+    found = sorted(result(connection, "mobility_bucket_edges", with_person=True))
+    assert found == [(0, A, B, 3, 2), (1, C, A, 5, 1)]
+    found = sorted(result(connection, "mobility_bucket_edges", with_person=False))
+    assert found == [(0, A, B, 3, 3), (1, C, A, 5, 5)]
+
+
+def test_mobility_candidates(connection):
+    rows = [(0, A, B, 3, 2), (0, A, B, 4, 1), (1, C, A, 5, 1)]
+    columns = "region INTEGER, src UBIGINT, dst UBIGINT, movements BIGINT, people BIGINT"
+    table(connection, "mobility_parts", rows, columns)
+    result(connection, "mobility_candidates", region=0)
     assert rows_of(connection, "FROM mobility_candidates") == [(A, B, 7, 3)]
-    table(connection, "mobility_bounded", [(None, A, B, 2)], pairs)
-    result(connection, "mobility_bucket_edges", with_person=False, folder=str(tmp_path))
-    result(connection, "mobility_candidates", files=f"{tmp_path}/region=here/*.parquet")
-    assert rows_of(connection, "FROM mobility_candidates") == [(A, B, 9, 5)]
 
 
 FLOWS = "source_row BIGINT, origin VARCHAR, destination VARCHAR, count DOUBLE"
