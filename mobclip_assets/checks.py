@@ -82,6 +82,12 @@ def _mobility_privacy(deployment: Deployment, region: str) -> CheckOutcome:
     return check_mobility_privacy(deployment, region)
 
 
+def _poi_suppression(deployment: Deployment, region: str) -> CheckOutcome:
+    from mobclip_core.poi import check_poi_suppression
+
+    return check_poi_suppression(deployment, region)
+
+
 def _one_encoder(deployment: Deployment, region: str) -> CheckOutcome:
     from mobclip_core.encoder.embedding import check_one_encoder
 
@@ -119,6 +125,13 @@ def _checks(regions: dg.StaticPartitionsDefinition) -> list[dg.AssetChecksDefini
             "k_anonymous",
             "No edge comes from fewer people than the profile's minimum.",
             _mobility_privacy,
+            regions,
+        ),
+        _regional_check(
+            "poi_aggregates",
+            "suppressed",
+            "No number of POIs of one category in one cell is above 0 and below the profile's minimum.",
+            _poi_suppression,
             regions,
         ),
         _regional_check(

@@ -21,6 +21,7 @@ BATCH_ROWS = 131_072
 
 _FINE_DIGITS = 4
 _FINE = 1 << (3 * _FINE_DIGITS)
+_MAX_COARSE_BITS = 22
 _WKB_POINT_BYTES = 21
 
 
@@ -78,7 +79,7 @@ class CellNumbers:
     """The numbers of the cells of a grid: a look-up by H3 index in two steps, through the ancestor four levels up.
 
     A binary search in all cells costs a cache miss a step; the ancestors are few, and the cells below one of them are
-    an array.
+    an array. Up to resolution 9 the ancestors are an array, too.
 
     Args:
         cells: Distinct H3 cells of one resolution, uint64, shape (n,), in any order.
@@ -91,15 +92,23 @@ class CellNumbers:
     def __init__(self, cells: np.ndarray, resolution: int) -> None:
         # three bits a digit; the bits of the digits that the resolution does not use are all set
         self._shift = np.uint64(3 * (15 - resolution))
+        # above the digits: 7 bits of the base cell, then what all cells of a resolution share
+        self._base = np.uint64(((1 << 59) | (resolution << 52)) >> int(self._shift) >> (3 * _FINE_DIGITS))
+        bits = 7 + 3 * (resolution - _FINE_DIGITS)
         coarse, fine = self._split(cells)
         self._blocks, block = np.unique(coarse, return_inverse=True)
-        # the last block stays empty: it is that of all cells elsewhere
+        # one more block that stays empty: that of all cells elsewhere
         self._numbers = np.zeros((len(self._blocks) + 1) * _FINE, dtype=np.uint32)
         self._numbers[block * _FINE + fine] = np.arange(1, len(cells) + 1, dtype=np.uint32)
+        self._starts = None
+        if bits <= _MAX_COARSE_BITS:
+            self._starts = np.full((1 << max(bits, 7)) + 1, len(self._blocks) * _FINE)
+            self._starts[self._blocks] = np.arange(len(self._blocks)) * _FINE
 
     def _split(self, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         digits = cells >> self._shift
-        return digits >> np.uint64(3 * _FINE_DIGITS), (digits & np.uint64(_FINE - 1)).astype(np.int64)
+        # 0, which is no cell, becomes a very large number
+        return (digits >> np.uint64(3 * _FINE_DIGITS)) - self._base, (digits & np.uint64(_FINE - 1)).astype(np.int64)
 
     def find(self, cells: np.ndarray) -> np.ndarray:
         """Numbers of cells.
@@ -111,11 +120,12 @@ class CellNumbers:
             uint32, shape (m,); 0 for a cell that is not in the grid.
         """
         coarse, fine = self._split(cells)
-        if not len(self._blocks):
-            return np.zeros(len(cells), dtype=np.uint32)
+        if self._starts is not None:
+            last = np.uint64(len(self._starts) - 1)
+            return np.asarray(self._numbers[self._starts[np.minimum(coarse, last)] + fine])
         block = np.searchsorted(self._blocks, coarse)
-        found = self._blocks[np.minimum(block, len(self._blocks) - 1)] == coarse
-        block[~found] = len(self._blocks)
+        known = np.append(self._blocks, np.uint64(2**64 - 1))
+        block[known[block] != coarse] = len(self._blocks)
         return np.asarray(self._numbers[block * _FINE + fine])
 
 

@@ -1,7 +1,8 @@
 """POIs on cells: counts by category and a text vector.
 
-Belongs here: the step that makes `poi_aggregates`: reading point sources and counts by zone, judging every row, filling
-the cells. Does not belong here: the statements (`sql/poi_*.sql`), turning strings into vectors (see `text`).
+Belongs here: the step that makes `poi_aggregates`: a region's points and counts by zone, judging every row of the
+latter, filling the cells, suppressing small counts. Does not belong here: reading points (see `poi_points`), the
+statements (`sql/poi_*.sql`), turning strings into vectors (see `text`).
 """
 
 import logging
@@ -11,15 +12,15 @@ from collections.abc import Mapping, Sequence
 import duckdb
 import numpy as np
 import pyarrow as pa
-import shapely
-from duckdb.func import ARROW
-from duckdb.sqltypes import BLOB, DOUBLE
+import pyarrow.compute as pc
 from scipy.sparse import csr_matrix
 
-from mobclip_core.contracts import vector_column
-from mobclip_core.crosswalk import create_zone_shares, register_grid, require_matching_zones, require_usable_positions
-from mobclip_core.deployment import Count, Deployment, StepResult
-from mobclip_core.profile import PoiConfig, PoiPoints, PoiZoneCounts
+from mobclip_core.contracts import matrix_of, vector_column
+from mobclip_core.crosswalk import create_zone_shares, register_grid, require_matching_zones
+from mobclip_core.deployment import CheckOutcome, Count, Deployment, StepResult
+from mobclip_core.errors import MissingTableError
+from mobclip_core.poi_points import region_file
+from mobclip_core.profile import PoiConfig, PoiZoneCounts
 from mobclip_core.sources.tables import SourceColumn, create_source_view
 from mobclip_core.sql import session, sql_text
 from mobclip_core.store import TableRef
@@ -27,13 +28,6 @@ from mobclip_core.text import TextEncoder, make_text_encoder, normalise
 
 _LOG = logging.getLogger(__name__)
 _STRINGS_AT_ONCE = 4096
-_POINT_COUNTS = {
-    "without_position": "points_without_position",
-    "out_of_range": "points_out_of_range",
-    "swapped": "points_swapped_suspected",
-    "outside": "points_outside",
-    "duplicate_id": "points_duplicate_id",
-}
 _ZONE_COUNTS = {
     "without_zone": "zone_rows_without_zone",
     "bad_count": "zone_rows_bad_count",
@@ -45,37 +39,37 @@ _ZONE_COUNTS = {
 def build_poi_aggregates(deployment: Deployment, region: str) -> StepResult:
     """Count a region's POIs by cell and category, and average the vectors of their texts.
 
-    Reads `grid_cells` of all regions (to tell a point of another region from one in no region) and, for counts by zone,
-    `zone_cells` and `census_features`. Writes `poi_aggregates[region]`, a row for every grid cell.
+    Reads the region's file of `poi_points` and, for counts by zone, the sources and `grid_cells`, `zone_cells` and
+    `census_features` of all regions. Writes `poi_aggregates[region]`, a row for every grid cell.
 
-    Counts: every row read is in exactly one of `points_in_region`, `points_in_other_regions`, `points_outside` (in no
-    region), `points_without_position`, `points_out_of_range`, `points_swapped_suspected` and `points_duplicate_id`; the
-    last five concern whole sources, whatever the region. Likewise `zone_rows_*`.
+    Counts: `points_in_region`; every row of a table by zone is in exactly one of `zone_rows_*`, which concern whole
+    sources. `suppressed_*` say what `poi.minimum_count` took away.
 
     Args:
         deployment: The deployment.
         region: Partition key.
 
     Raises:
-        SourceError: A source is missing, unreadable, lacks a column, has no usable or mostly swapped positions, or no
-            row that matches its zone layer.
-        MissingTableError: An upstream table is not materialised.
+        SourceError: A table by zone is missing, unreadable, lacks a column, or has no row that matches its zone layer.
+        MissingTableError: An upstream table is not materialised, or `poi_points` is older than the region's grid.
     """
     config = deployment.profile.poi
     counts: Counter[str] = Counter()
     with session(deployment.profile.duckdb) as connection:
         cells = np.sort(register_grid(connection, deployment, region)["cell"].to_numpy().astype(np.uint64))
-        connection.create_function("wkb_point", _wkb_points, [BLOB], connection.list_type(DOUBLE), type=ARROW)
         _register_categories(connection, config.all_categories)
         connection.execute(sql_text("poi_items_table"))
-        for name, points in config.points.items():
-            _LOG.info("%s: reading POIs of %s", region, name)
-            counts.update(_add_points(connection, deployment, region, points))
+        counts["points_in_region"] = _add_points(connection, deployment, region)
         for name, zone_counts in config.zone_counts.items():
             _LOG.info("%s: spreading POI counts of %s", region, name)
             counts.update(_add_zone_counts(connection, deployment, region, zone_counts))
-        by_category = connection.execute(sql_text("poi_counts")).to_arrow_table()
+        connection.execute(sql_text("poi_counts"), {"minimum": config.minimum_count})
+        by_category = (
+            connection.table("poi_counts").to_arrow_table().sort_by([("cell", "ascending"), ("category", "ascending")])
+        )
         by_text = connection.execute(sql_text("poi_texts")).to_arrow_table()
+    suppressed = by_category.filter(by_category["suppressed"])
+    by_category = by_category.filter(pc.invert(by_category["suppressed"]))
     matrix = category_counts(cells, by_category, len(config.all_categories))
     encoder = make_text_encoder(config.text, deployment.store)
     vectors, text_counts = text_means(cells, by_text, encoder)
@@ -92,7 +86,26 @@ def build_poi_aggregates(deployment: Deployment, region: str) -> StepResult:
     totals["pois_category_unknown"] = float(by_category["unknown"].to_numpy().sum())
     totals["pois"] = float(matrix.sum())
     totals["cells_with_poi"] = int((matrix.sum(axis=1) > 0).sum())
-    return StepResult(written, totals, markdown={"POIs by category": _category_markdown(config, matrix.sum(axis=0))})
+    markdown = {"POIs by category": _category_markdown(config, matrix.sum(axis=0))}
+    if config.minimum_count:
+        totals["suppressed_counts"] = suppressed.num_rows
+        totals["suppressed_cells"] = len(suppressed["cell"].unique())
+        totals["suppressed_pois"] = float(suppressed["count"].to_numpy().sum())
+        markdown["Suppressed POIs by category"] = _suppressed_markdown(config, suppressed)
+    return StepResult(written, totals, markdown=markdown)
+
+
+def check_poi_suppression(deployment: Deployment, region: str) -> CheckOutcome:
+    """Whether no number of POIs of one category in one cell is above 0 and below the profile's minimum."""
+    minimum = deployment.profile.poi.minimum_count
+    table = deployment.store.read(TableRef("poi_aggregates", region), ["cell", "counts"])
+    counts = matrix_of(table["counts"])
+    small = (counts > 0) & (counts < minimum)
+    cells = int(small.any(axis=1).sum())
+    message = f"{int(small.sum())} counts in {cells} cells are below the minimum of {minimum}"
+    return CheckOutcome(
+        not small.any(), message, {"small_counts": int(small.sum()), "cells": cells, "minimum": minimum}
+    )
 
 
 def category_counts(cells: np.ndarray, by_category: pa.Table, categories: int) -> np.ndarray:
@@ -143,14 +156,6 @@ def text_means(cells: np.ndarray, by_text: pa.Table, encoder: TextEncoder) -> tu
     return means.astype(np.float32), counts
 
 
-def _wkb_points(wkb: pa.ChunkedArray) -> pa.Array:
-    """Longitude and latitude of WKB points; NaN for what is no point."""
-    geometries = shapely.from_wkb(np.array(wkb.to_pylist(), dtype=object), on_invalid="ignore")
-    positions = np.column_stack([shapely.get_x(geometries), shapely.get_y(geometries)])
-    offsets = np.arange(0, positions.size + 1, 2, dtype=np.int32)
-    return pa.ListArray.from_arrays(offsets, positions.ravel())
-
-
 def _register_categories(connection: duckdb.DuckDBPyConnection, categories: Sequence[str]) -> None:
     positions = pa.array(range(len(categories)), pa.int64())
     connection.register("poi_categories", pa.table({"category": list(categories), "position": positions}))
@@ -161,49 +166,27 @@ def _register_aliases(connection: duckdb.DuckDBPyConnection, aliases: Mapping[st
     connection.register("poi_aliases", pa.table({"source": sources, "target": targets}))
 
 
-def _point_columns(points: PoiPoints) -> dict[str, SourceColumn]:
-    wanted = {
-        "id": (points.id_column, "VARCHAR"),
-        "name": (points.name_column, "VARCHAR"),
-        "category": (points.category_column, "VARCHAR"),
-        "lon": (points.lon, "DOUBLE"),
-        "lat": (points.lat, "DOUBLE"),
-        "wkt": (points.wkt, "VARCHAR"),
-        "wkb": (points.geometry, "BLOB"),
-    }
-    return {name: SourceColumn(source, kind) for name, (source, kind) in wanted.items() if source is not None}
-
-
-def _add_points(
-    connection: duckdb.DuckDBPyConnection, deployment: Deployment, region: str, points: PoiPoints
-) -> Counter[str]:
-    read = create_source_view(connection, "poi_source", points.file, _point_columns(points))
-    _register_aliases(connection, points.aliases)
-    connection.execute(sql_text("poi_points"), {"resolution": deployment.profile.grid.resolution})
-    rows = connection.execute(sql_text("poi_point_counts"), {"region": region}).fetchall()
-    _require_usable_points(points, rows)
-    parameters = {"region": region, "category": points.category, "other": _other(deployment.profile.poi)}
-    connection.execute(sql_text("poi_point_items"), parameters)
-    counts = Counter(dict.fromkeys(_POINT_COUNTS.values(), 0))
-    counts.update({"points_in_region": 0, "points_in_other_regions": 0, "points_read": read.pop("rows")})
-    for status, here, number, _, _ in rows:
-        inside = "points_in_region" if here else "points_in_other_regions"
-        counts[_POINT_COUNTS.get(status, inside)] += number
-    counts.update({f"points_{name}": number for name, number in read.items()})
-    return counts
-
-
-def _require_usable_points(points: PoiPoints, rows: Sequence[tuple[str, bool, int, int, list[int]]]) -> None:
-    statuses: dict[str, tuple[int, list[int]]] = {}
-    for status, _, number, _, first in rows:
-        before = statuses.get(status, (0, []))
-        statuses[status] = (before[0] + number, before[1] or first)
-    missing, first = statuses.pop("without_position", (0, []))
-    filled = sum(row[3] for row in rows if row[0] == "without_position")
-    # a source all of whose positions are empty names the wrong columns
-    statuses["unreadable"] = (filled if statuses else missing, first)
-    columns = [name for name in (points.lon, points.lat, points.wkt, points.geometry) if name is not None]
-    require_usable_positions(points.file, columns, statuses)
+def _add_points(connection: duckdb.DuckDBPyConnection, deployment: Deployment, region: str) -> int:
+    """Add the region's file of `poi_points`; returns how many POIs it holds."""
+    store = deployment.store
+    if not store.is_local:
+        connection.register_filesystem(store.fs)
+    file = store.bundle_file("poi_points", region_file(region))
+    if not store.fs.exists(file):
+        raise MissingTableError(
+            f"poi_points has no points of {region}: it is older than its grid; materialise it again"
+        )
+    connection.read_parquet(file).create_view("poi_region_points")
+    connection.execute(sql_text("poi_point_items"), {"region": region})
+    held, added = (
+        int(connection.table(name).sum("points").fetchall()[0][0] or 0) for name in ("poi_region_points", "poi_items")
+    )
+    if added < held:
+        raise MissingTableError(
+            f"poi_points has {held - added} points of {region} in cells that its grid does not have: "
+            "it is older than the grid; materialise it again"
+        )
+    return added
 
 
 def _add_zone_counts(
@@ -238,4 +221,13 @@ def _category_markdown(config: PoiConfig, totals: np.ndarray) -> str:
     order = np.argsort(-totals, kind="stable")[:20]
     lines = ["| category | POIs |", "| --- | ---: |"]
     lines += [f"| {config.all_categories[i]} | {totals[i]:,.1f} |" for i in order]
+    return "\n".join(lines)
+
+
+def _suppressed_markdown(config: PoiConfig, suppressed: pa.Table) -> str:
+    lines = ["| category | cells | POIs |", "| --- | ---: | ---: |"]
+    by_category = suppressed.group_by("category").aggregate([("cell", "count"), ("count", "sum")]).sort_by("category")
+    for row in by_category.to_pylist():
+        name = config.all_categories[row["category"]]
+        lines.append(f"| {name} | {row['cell_count']:,} | {row['count_sum']:,.1f} |")
     return "\n".join(lines)

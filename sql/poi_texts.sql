@@ -1,10 +1,17 @@
--- POIs by cell and text.
--- reads: poi_items
+-- POIs by cell and text, without those of suppressed counts.
+-- reads: poi_items, poi_counts (cell, category, suppressed)
 -- writes: result (cell, text, weight)
 SELECT
-    cell,
-    text,
-    sum(weight ORDER BY category, weight) AS weight
+    poi_items.cell,
+    poi_items.text,
+    (
+        sum(poi_items.points)
+        + coalesce(
+            sum(poi_items.weight ORDER BY poi_items.category, poi_items.weight) FILTER (WHERE poi_items.weight > 0), 0
+        )
+    )::DOUBLE AS weight
 FROM poi_items
-GROUP BY cell, text
-ORDER BY cell, text
+JOIN poi_counts USING (cell, category)
+WHERE NOT poi_counts.suppressed
+GROUP BY poi_items.cell, poi_items.text
+ORDER BY poi_items.cell, poi_items.text

@@ -6,7 +6,6 @@ INSERT INTO poi_items
 WITH named AS (
     SELECT
         poi_zone_rows.zone,
-        poi_zone_rows.source_row,
         poi_zone_rows.count,
         coalesce(poi_aliases.target, poi_zone_rows.category) AS category
     FROM poi_zone_rows
@@ -18,7 +17,9 @@ SELECT
     coalesce(poi_categories.position, $other) AS category,
     poi_categories.position IS NOT NULL AS known,
     concat_ws(': ', named.category) AS text,
-    sum(named.count * zone_shares.share ORDER BY named.source_row) AS weight
+    0 AS points,
+    -- in an order that the order of the rows does not change
+    sum(named.count * zone_shares.share ORDER BY named.zone, named.count) AS weight
 FROM named
 JOIN zone_shares USING (zone)
 LEFT JOIN poi_categories ON poi_categories.category = named.category

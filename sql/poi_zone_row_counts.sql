@@ -4,7 +4,7 @@
 SELECT
     status,
     count(*) AS rows,
-    coalesce(sum(count ORDER BY source_row) FILTER (WHERE status IN ('inside', 'other_region')), 0) AS pois,
+    coalesce(sum(count ORDER BY count) FILTER (WHERE status IN ('inside', 'other_region')), 0) AS pois,
     min(source_row, 5) AS first_rows
 FROM poi_zone_rows
 GROUP BY status

@@ -2,10 +2,11 @@
 
 import dagster as dg
 
-from mobclip_assets.assets.sources import source_names
+from mobclip_assets.assets.sources import source_key, source_names
 from mobclip_assets.making import GPU_POOL, AssetMaker, Code
 from mobclip_assets.partitions import all_regions
 from mobclip_core.deployment import Deployment, StepResult
+from mobclip_core.profile import PoiConfig
 
 
 def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
@@ -27,16 +28,42 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
 
         return build_census_features(deployment, region)
 
+    @make.whole(
+        group="poi",
+        kinds={"h3", "duckdb", "parquet"},
+        deps=[all_regions("grid_cells"), *(source_key(f"poi_{name}") for name in profile.poi.points)],
+        code=Code(
+            ["poi_points", "poi_locating", "bulk_cells", "crosswalk", "sources"],
+            ["poi_"],
+            # texts and counts by zone are read later
+            [PoiConfig(categories=profile.poi.categories, points=profile.poi.points), profile.grid],
+        ),
+    )
+    def poi_points(deployment: Deployment) -> StepResult:
+        """POIs as points, from raw files to one file a region: every point source is read once for all regions.
+
+        Points outside every region, without a position or repeated are dropped and counted.
+        """
+        from mobclip_core.poi_points import build_poi_points
+
+        return build_poi_points(deployment)
+
     @make.regional(
         group="poi",
         kinds={"duckdb", "parquet"},
-        deps=[all_regions("grid_cells"), "zone_cells", "census_features", *source_names(profile, "poi_")],
+        deps=[
+            all_regions("grid_cells"),
+            "zone_cells",
+            "census_features",
+            "poi_points",
+            *(source_key(f"poi_{name}") for name in profile.poi.zone_counts),
+        ],
         code=Code(["poi", "text", "crosswalk", "sources"], ["poi_", "zone_"], [profile.poi]),
     )
     def poi_aggregates(deployment: Deployment, region: str) -> StepResult:
         """POIs of each cell: counts by category and a text vector of categories and names.
 
-        Points outside every region, without a position or repeated are dropped and counted.
+        Counts by zone are added to those of points. Counts below the profile's minimum are suppressed and reported.
         """
         from mobclip_core.poi import build_poi_aggregates
 
@@ -80,4 +107,4 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
 
         return build_imagery_features(deployment, region)
 
-    return [census_features, poi_aggregates, imagery_encoder, imagery_patches, imagery_features]
+    return [census_features, poi_points, poi_aggregates, imagery_encoder, imagery_patches, imagery_features]

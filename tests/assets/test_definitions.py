@@ -25,6 +25,7 @@ REGIONAL = {
 WHOLE = {
     "regions",
     "imagery_encoder",
+    "poi_points",
     "movements",
     "mobility_graph",
     "node_embeddings",

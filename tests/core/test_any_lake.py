@@ -20,12 +20,14 @@ from mobclip_core.mobility.edges import build_mobility_edges
 from mobclip_core.mobility.graph import build_mobility_graph
 from mobclip_core.mobility.movements import build_movements
 from mobclip_core.poi import build_poi_aggregates
+from mobclip_core.poi_points import build_poi_points
 
 pytestmark = pytest.mark.slow
 
 STAGES = (
     ((build_regions, build_imagery_encoder), False),
     ((build_grid_cells, build_zone_cells, build_census_features), True),
+    ((build_poi_points,), False),
     ((build_imagery_patches, build_imagery_features, build_poi_aggregates), True),
     ((build_movements,), False),
     ((build_mobility_edges,), True),

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from mobclip_core.contracts import matrix_of
 from mobclip_core.errors import MissingTableError, SourceError
-from mobclip_core.poi import build_poi_aggregates, category_counts, text_means
+from mobclip_core.poi import build_poi_aggregates, category_counts, check_poi_suppression, text_means
+from mobclip_core.poi_points import build_poi_points
 from mobclip_core.store import TableRef
 from mobclip_core.text import HashedNgramEncoder
 from tests import lake as lakes
@@ -46,9 +48,11 @@ def point(cell, category="shop", name="", ident=""):
 
 
 def aggregates(lake, region="here"):
+    """The result with the counts of both steps, and the table."""
+    points = build_poi_points(lake)
     result = build_poi_aggregates(lake, region)
     table = lake.store.read(TableRef("poi_aggregates", region))
-    return result, table
+    return dataclasses.replace(result, counts=points.counts | result.counts), table
 
 
 def counts_of(table):
@@ -63,8 +67,8 @@ def test_points_are_counted_by_cell_and_category(tmp_path):
     assert counts_of(table) == {HERE[0]: [2, 1, 0], HERE[1]: [0, 0, 0], HERE[2]: [0, 0, 1], HERE[3]: [0, 0, 0]}
     assert table["poi_count"].to_pylist() == [3, 0, 1, 0]
     assert result.counts["points_read"] == 5
+    assert result.counts["points_inside"] == 5
     assert result.counts["points_in_region"] == 4
-    assert result.counts["points_in_other_regions"] == 1
     assert result.counts["pois_category_unknown"] == 1
     assert result.counts["pois"] == 4
     assert result.counts["cells_with_poi"] == 2
@@ -75,7 +79,7 @@ def test_every_bad_row_is_counted_once(tmp_path):
     x, y = lakes.centre(HERE[0])
     rows = [
         point(HERE[0], ident=1),
-        point(HERE[1], ident=1),  # same id, lower row wins
+        point(HERE[0], 'school', ident=1),  # same id and place: the first category stays
         point(HERE[0]),  # no id: never a duplicate
         point(HERE[0]),
         (None, y, "shop", "", ""),
@@ -91,7 +95,7 @@ def test_every_bad_row_is_counted_once(tmp_path):
     expected = {
         "points_read": 11,
         "points_in_region": 3,
-        "points_in_other_regions": 1,
+        "points_inside": 4,
         "points_duplicate_id": 1,
         "points_without_position": 3,
         "points_out_of_range": 1,
@@ -99,7 +103,7 @@ def test_every_bad_row_is_counted_once(tmp_path):
         "points_outside": 1,
     }
     assert {key: result.counts[key] for key in expected} == expected
-    assert table["poi_count"].to_pylist() == [3, 0, 0, 0]
+    assert counts_of(table)[HERE[0]] == [2, 1, 0]
 
 
 def test_a_duplicate_id_counts_in_one_region_only(tmp_path):
@@ -121,7 +125,7 @@ def test_mostly_swapped_positions_are_an_error(tmp_path):
     with pytest.raises(
         SourceError, match=r"poi\.csv.*7 of 8 positions have longitude.*swapped.*lon and lat.*rows: 0, 1"
     ):
-        build_poi_aggregates(lake, "here")
+        aggregates(lake)
     assert not lake.store.exists(TableRef("poi_aggregates", "here"))
 
 
@@ -129,23 +133,25 @@ def test_projected_positions_are_an_error(tmp_path):
     rows = [(583959.4, 4507523.0, "shop", "", "")] * 3
     lake = world(tmp_path, {"a": source(csv(tmp_path, rows))})
     with pytest.raises(SourceError, match=r"out of range.*EPSG:4326"):
-        build_poi_aggregates(lake, "here")
+        aggregates(lake)
 
 
 def test_a_source_without_any_position_is_an_error(tmp_path):
     lake = world(tmp_path, {"a": source(csv(tmp_path, [(None, None, "shop", "", "")] * 2))})
     with pytest.raises(SourceError, match="2 of 2 positions cannot be read"):
-        build_poi_aggregates(lake, "here")
+        aggregates(lake)
 
 
 def test_an_error_leaves_the_last_good_partition_untouched(tmp_path):
     path = csv(tmp_path, [point(HERE[0])])
     lake = world(tmp_path, {"a": source(path)})
-    version = aggregates(lake)[0].written.data_version
+    aggregates(lake)
+    refs = TableRef("poi_points"), TableRef("poi_aggregates", "here")
+    versions = [lake.store.data_version(ref) for ref in refs]
     csv(tmp_path, [("x", "y", "shop", "", "")])
     with pytest.raises(SourceError):
-        build_poi_aggregates(lake, "here")
-    assert lake.store.data_version(TableRef("poi_aggregates", "here")) == version
+        aggregates(lake)
+    assert [lake.store.data_version(ref) for ref in refs] == versions
 
 
 def test_byte_order_mark_compression_and_quotes_are_read(tmp_path):
@@ -186,7 +192,7 @@ def test_wkt_that_is_mostly_no_points_is_an_error(tmp_path):
     path = csv(tmp_path, [("MULTIPOINT(1 2)", "shop")] * 3 + [("POINT (1 2)", "shop")], header="where,category")
     lake = world(tmp_path, {"a": {"file": path, "wkt": "where", "category_column": "category"}})
     with pytest.raises(SourceError, match=r"3 of 4 positions cannot be read.*where.*rows: 0, 1, 2"):
-        build_poi_aggregates(lake, "here")
+        aggregates(lake)
 
 
 def geoparquet(path, geometries, categories):
@@ -222,7 +228,7 @@ def test_a_geometry_column_of_text_is_an_error(tmp_path):
     path = csv(tmp_path, [("POINT (1 2)",)], header="place")
     lake = world(tmp_path, {"a": {"file": path, "geometry": "place", "category": "school"}})
     with pytest.raises(SourceError, match=r"holds VARCHAR, expected WKB geometry.*place.*under wkt"):
-        build_poi_aggregates(lake, "here")
+        aggregates(lake)
 
 
 def test_aliases_rename_and_one_category_for_all(tmp_path):
@@ -265,7 +271,7 @@ def test_names_with_sql_in_them_are_names(tmp_path):
 def test_missing_file_missing_column_wrong_type(tmp_path, change, message):
     lake = world(tmp_path, {"a": source(csv(tmp_path, [point(HERE[0], name="A")])) | change})
     with pytest.raises(SourceError, match=message):
-        build_poi_aggregates(lake, "here")
+        aggregates(lake)
 
 
 def test_truncated_parquet_is_an_error(tmp_path):
@@ -274,7 +280,7 @@ def test_truncated_parquet_is_an_error(tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     lake = world(tmp_path, {"a": {"file": str(path), "lon": "lon", "lat": "lat", "category_column": "category"}})
     with pytest.raises(SourceError, match="truncated"):
-        build_poi_aggregates(lake, "here")
+        aggregates(lake)
 
 
 def test_no_sources_and_empty_files_give_zeros(tmp_path):
@@ -297,8 +303,8 @@ def test_a_region_without_cells_gives_an_empty_table(tmp_path):
 
 def test_a_missing_grid_is_named(tmp_path):
     lake = lakes.deployment(tmp_path, ["here"])
-    with pytest.raises(MissingTableError, match=r"grid_cells\[here\]"):
-        build_poi_aggregates(lake, "here")
+    with pytest.raises(MissingTableError, match="no partition of grid_cells"):
+        aggregates(lake)
 
 
 def test_only_this_regions_grid_is_enough(tmp_path):
@@ -321,6 +327,80 @@ def test_the_order_of_rows_changes_no_byte(tmp_path):
         lake = world(tmp_path, {"a": source(csv(tmp_path, [rows[i] for i in rng.permutation(60)]))})
         versions.add(aggregates(lake)[0].written.data_version)
     assert len(versions) == 1
+
+
+def test_points_older_than_the_grid_are_an_error(tmp_path):
+    lake = world(tmp_path, {"a": source(csv(tmp_path, [point(HERE[0]), point(HERE[1])]))})
+    build_poi_points(lake)
+    lakes.write_grid(lake, "here", HERE[1:])
+    with pytest.raises(MissingTableError, match=r"1 points of here in cells that its grid does not have.*again"):
+        build_poi_aggregates(lake, "here")
+
+
+def test_a_region_whose_points_are_missing_is_named(tmp_path):
+    lake = lakes.deployment(tmp_path, ["here", "there"], poi={"categories": ["shop"]})
+    lakes.write_grid(lake, "here", HERE)
+    lakes.write_grid(lake, "there", THERE)
+    with pytest.raises(MissingTableError, match="poi_points is not materialised"):
+        build_poi_aggregates(lake, "here")
+    lake.store.fs.rm(lake.store.path(TableRef("grid_cells", "there")))
+    build_poi_points(lake)
+    lakes.write_grid(lake, "there", THERE)
+    with pytest.raises(MissingTableError, match="poi_points has no points of there"):
+        build_poi_aggregates(lake, "there")
+
+
+# ---- suppression ----
+
+
+def suppressing(folder, minimum, rows):
+    poi = {"categories": ["shop", "school"], "points": {"a": source(csv(folder, rows))}, "minimum_count": minimum}
+    lake = lakes.deployment(folder, ["here", "there"], poi=poi | {"text": {"dimensions": 16}})
+    lakes.write_grid(lake, "here", HERE)
+    lakes.write_grid(lake, "there", THERE)
+    return lake
+
+
+def test_small_counts_are_suppressed_with_their_texts(tmp_path):
+    rows = [point(HERE[0], "shop", "Rose")] * 3 + [point(HERE[0], "school", "Elm")] * 2 + [point(HERE[1], "odd", "X")]
+    lake = suppressing(tmp_path, 3, rows)
+    result, table = aggregates(lake)
+    assert counts_of(table)[HERE[0]] == [3, 0, 0]
+    assert table["poi_count"].to_pylist() == [3, 0, 0, 0]
+    np.testing.assert_allclose(
+        matrix_of(table["text_vector"])[0], HashedNgramEncoder(16).encode(["shop: rose"])[0], atol=1e-6
+    )
+    assert not matrix_of(table["text_vector"])[1].any()
+    assert [result.counts[f"suppressed_{name}"] for name in ("counts", "cells", "pois")] == [2, 2, 3]
+    shown = result.markdown["Suppressed POIs by category"]
+    assert "| school | 1 | 2.0 |" in shown
+    assert "| other | 1 | 1.0 |" in shown
+    assert check_poi_suppression(lake, "here").passed
+
+
+def test_without_a_minimum_nothing_is_suppressed(tmp_path):
+    result, table = aggregates(suppressing(tmp_path, 0, [point(HERE[0])]))
+    assert table["poi_count"].to_pylist() == [1, 0, 0, 0]
+    assert not [name for name in result.counts if name.startswith("suppressed")]
+
+
+def test_the_check_finds_counts_below_the_minimum(tmp_path):
+    aggregates(suppressing(tmp_path, 0, [point(HERE[0]), point(HERE[1]), point(HERE[1])]))
+    outcome = check_poi_suppression(suppressing(tmp_path, 2, []), "here")
+    assert not outcome.passed
+    assert outcome.numbers == {"small_counts": 1, "cells": 1, "minimum": 2}
+    assert "1 counts in 1 cells are below the minimum of 2" in outcome.message
+
+
+@settings(max_examples=10)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), max_size=40), st.integers(0, 6))
+def test_no_count_is_above_zero_and_below_the_minimum(tmp_path_factory, points, minimum):
+    rows = [point(HERE[cell], ["shop", "school", "x"][category]) for cell, category in points]
+    lake = suppressing(tmp_path_factory.mktemp("suppress"), minimum, rows)
+    result, table = aggregates(lake)
+    counts = matrix_of(table["counts"])
+    assert not ((counts > 0) & (counts < minimum)).any()
+    assert counts.sum() + result.counts.get("suppressed_pois", 0) == len(points)
 
 
 # ---- text ----
@@ -426,7 +506,7 @@ def test_zone_ids_that_never_match_are_an_error(tmp_path):
     with pytest.raises(
         SourceError, match=r"zones\.csv: no row matches a zone of the layer 'tracts'.*'007', leading zeros"
     ):
-        build_poi_aggregates(lake, "here")
+        aggregates(lake)
 
 
 def test_another_layer_spreads_by_population_density(tmp_path):
@@ -453,7 +533,7 @@ def test_spread_by_area_needs_no_census(tmp_path):
 def test_spread_by_population_without_census_names_what_is_missing(tmp_path):
     lake = zone_world(tmp_path, [("b", "shop", 6)], zones="blocks")
     with pytest.raises(MissingTableError, match=r"census_features\[here\]"):
-        build_poi_aggregates(lake, "here")
+        aggregates(lake)
 
 
 def test_zone_text_is_the_category(tmp_path):

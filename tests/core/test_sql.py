@@ -11,7 +11,7 @@ from mobclip_core.sql import points_to_cells, session, sql_text
 
 
 def test_sql_text_is_the_file():
-    assert "CREATE OR REPLACE TEMP TABLE poi_points" in sql_text("poi_points")
+    assert "CREATE OR REPLACE TEMP TABLE poi_counts" in sql_text("poi_counts")
 
 
 def test_an_unknown_statement_is_named():

@@ -1,99 +1,169 @@
-import h3
 import pyarrow as pa
 import pytest
-from duckdb.func import ARROW
-from duckdb.sqltypes import BLOB, DOUBLE
 
-from mobclip_core.poi import _wkb_points
 from mobclip_core.sql import session, sql_text
 from tests.statements import result, table
 
-LON, LAT = -74.0, 40.7
-CELL = h3.str_to_int(h3.latlng_to_cell(LAT, LON, 6))
-NEAR = h3.str_to_int(h3.latlng_to_cell(LAT, LON + 0.2, 6))
+SHOP, ODD, NONE = 1 << 32, 1 << 32 | 1, 2 << 32 | 2
+"""Keys: number of the cell << 32 | code of the category."""
 
 
 @pytest.fixture
 def connection():
     with session() as connection:
-        connection.create_function("wkb_point", _wkb_points, [BLOB], connection.list_type(DOUBLE), type=ARROW)
-        cells = pa.array([CELL, NEAR], pa.uint64())
-        connection.register("grid", pa.table({"cell": cells, "region": ["here", "there"], "area_km2": [36.0, 36.0]}))
         connection.register("poi_aliases", pa.table({"source": ["A"], "target": ["shop"]}))
         connection.register("poi_categories", pa.table({"category": ["shop", "other"], "position": [0, 1]}))
+        words = {"code": [0, 1, 2], "category": ["shop", "odd", None], "position": [0, 1, 1], "rank": [0, 2, 1]}
+        connection.register("poi_words", pa.table(words | {"known": [True, False, False]}))
         connection.execute(sql_text("poi_items_table"))
+        connection.execute(sql_text("poi_gathered_table"))
         yield connection
 
 
 def items(connection):
-    return connection.execute("SELECT cell, category, known, text, weight FROM poi_items ORDER BY ALL").fetchall()
+    query = "SELECT cell, category, known, text, points, weight FROM poi_items ORDER BY ALL"
+    return connection.execute(query).fetchall()
+
+
+def gathered(connection):
+    return connection.execute("SELECT key, name, points FROM poi_gathered ORDER BY ALL").fetchall()
 
 
 def test_poi_items_table(connection):
-    connection.execute("INSERT INTO poi_items VALUES (1, 0, true, 'x', 1)")
+    connection.execute("INSERT INTO poi_items VALUES (1, 0, true, 'x', 1, 0)")
     result(connection, "poi_items_table")
     assert items(connection) == []
 
 
-def test_poi_points(connection):
+def test_poi_gathered_table(connection):
+    connection.execute("INSERT INTO poi_gathered VALUES (1, 'x', 1)")
+    result(connection, "poi_gathered_table")
+    assert gathered(connection) == []
+
+
+def test_poi_point_rows(connection):
     rows = [
-        (0, "i", "n", "c", LON, LAT),
-        (1, "i", None, None, LON, LAT),
-        (2, None, None, None, LON + 0.2, LAT),
-        (3, None, None, None, LAT, LON),
-        (4, None, None, None, 200.0, LAT),
-        (5, None, None, None, 10.0, 10.0),
-        (6, None, None, None, float("nan"), LAT),
-        (7, None, None, None, None, None),
+        (0, "i", "c", 1.0, 2.0, None, None),
+        (1, None, None, None, None, "SRID=4326;POINT Z (3 4 5)", None),
+        (2, None, None, None, None, "LINESTRING (1 2, 3 4)", None),
+        (3, None, None, None, None, None, b"x"),
+        (4, None, None, float("nan"), None, None, None),
+        (5, None, None, None, None, None, None),
     ]
-    columns = "source_row BIGINT, id VARCHAR, name VARCHAR, category VARCHAR, lon DOUBLE, lat DOUBLE"
+    columns = "source_row BIGINT, id VARCHAR, category VARCHAR, lon DOUBLE, lat DOUBLE, wkt VARCHAR, wkb BLOB"
     table(connection, "poi_source", rows, columns)
-    result(connection, "poi_points", resolution=6)
-    found = connection.execute(
-        "SELECT source_row, name, category, cell, region, filled, status FROM poi_points ORDER BY 1"
-    ).fetchall()
-    assert found[0] == (0, "n", "c", CELL, "here", True, "inside")
-    assert found[2][3:] == (NEAR, "there", True, "inside")
-    statuses = [row[-1] for row in found]
-    expected = "inside duplicate_id inside swapped out_of_range outside without_position without_position"
-    assert statuses == expected.split()
-    assert [row[5] for row in found] == [True] * 7 + [False]
+    found = sorted(result(connection, "poi_point_rows"))
+    assert found[0] == (0, "i", None, "c", True, 1.0, 2.0, None, None)
+    assert found[1] == (1, None, None, None, True, 3.0, 4.0, None, None)
+    assert [row[4] for row in found] == [True] * 5 + [False]
+    assert [row[6] for row in found[2:]] == [None] * 4
+    assert found[3][7] == b"x"
 
 
-def test_poi_point_counts(connection):
-    rows = [(i, None, None, CELL, "here", True, "inside") for i in range(7)]
-    rows += [(8, None, None, NEAR, "there", True, "inside"), (9, None, None, None, None, False, "without_position")]
-    table(connection, "poi_points", rows, POINTS)
-    assert result(connection, "poi_point_counts", region="here") == [
-        ("inside", False, 1, 1, [8]),
-        ("inside", True, 7, 7, [0, 1, 2, 3, 4]),
-        ("without_position", False, 1, 0, [9]),
+def test_poi_point_rows_of_a_source_with_a_position_only(connection):
+    table(connection, "poi_source", [(7, 1.0, 2.0)], "source_row BIGINT, lon DOUBLE, lat DOUBLE")
+    assert result(connection, "poi_point_rows") == [(7, None, None, None, True, 1.0, 2.0, None, None)]
+
+
+def test_poi_overture_rows(connection):
+    rows = [
+        (0, "a", " Rose ", "cafe", None, 0.7, "open", b"x"),
+        (1, "b", "", None, ["food", "bar"], 0.9, "permanently_closed", None),
+        (2, "c", None, "", [], None, None, b"x"),
+        (3, "d", None, None, None, float("inf"), None, b"x"),
+    ]
+    columns = (
+        "source_row BIGINT, id VARCHAR, name VARCHAR, category VARCHAR, hierarchy VARCHAR[], confidence DOUBLE, "
+        "operating_status VARCHAR, wkb BLOB"
+    )
+    table(connection, "poi_places", rows, columns)
+    assert result(connection, "poi_overture_rows", min_confidence=0.5) == [
+        (0, "a", "Rose", "cafe", True, None, None, b"x", None),
+        (1, "b", None, "food", False, None, None, None, "closed"),
+        (2, "c", None, None, True, None, None, b"x", "low_confidence"),
+        (3, "d", None, None, True, None, None, b"x", "low_confidence"),
+    ]
+
+
+def test_poi_foursquare_rows(connection):
+    rows = [
+        (0, "a", "Rose", 1.0, 2.0, None, ["Food > Cafe > Tea Room", "Retail"]),
+        (1, "b", None, None, None, "2024-01-01", None),
+        (2, "c", None, None, 2.0, " ", ["Retail"]),
+    ]
+    columns = (
+        "source_row BIGINT, id VARCHAR, name VARCHAR, lon DOUBLE, lat DOUBLE, date_closed VARCHAR, labels VARCHAR[]"
+    )
+    table(connection, "poi_places", rows, columns)
+    assert result(connection, "poi_foursquare_rows", level=2) == [
+        (0, "a", "Rose", "Cafe", True, 1.0, 2.0, None, None),
+        (1, "b", None, None, False, None, None, None, "closed"),
+        (2, "c", None, "Retail", True, None, 2.0, None, None),
+    ]
+    assert [row[3] for row in result(connection, "poi_foursquare_rows", level=None)] == ["Tea Room", None, "Retail"]
+
+
+def test_poi_gather_and_poi_gather_named(connection):
+    table(connection, "poi_located", [(SHOP, "n"), (ODD, "n"), (SHOP, "m"), (SHOP, "n")], "key UBIGINT, name VARCHAR")
+    result(connection, "poi_gather")
+    assert gathered(connection) == [(SHOP, None, 3), (ODD, None, 1)]
+    result(connection, "poi_gathered_table")
+    result(connection, "poi_gather_named")
+    assert gathered(connection) == [(SHOP, "m", 1), (SHOP, "n", 2), (ODD, "n", 1)]
+
+
+def test_poi_gather_counted(connection):
+    table(connection, "poi_counted", [(SHOP, None, 5)], "key UBIGINT, name VARCHAR, points BIGINT")
+    result(connection, "poi_gather_counted")
+    assert gathered(connection) == [(SHOP, None, 5)]
+
+
+LOCATED = "key UBIGINT, name VARCHAR, id VARCHAR, lon DOUBLE, lat DOUBLE"
+
+
+def test_poi_staged_poi_drop_duplicates_and_poi_gather_staged(connection):
+    rows = [
+        (SHOP, "b", "i", 1.0, 5.0),
+        (SHOP, "a", "i", 1.0, 5.0),  # the first by name
+        (ODD, "a", "i", 0.0, 9.0),  # the first by longitude
+        (SHOP, "x", None, 1.0, 5.0),  # without an identifier nothing repeats
+        (SHOP, "x", None, 1.0, 5.0),
+        (NONE, None, "j", 1.0, 1.0),
+        (ODD, None, "j", 1.0, 1.0),  # a category comes before none
+        (SHOP, "same", "k", 1.0, 1.0),
+        (SHOP, "same", "k", 1.0, 1.0),
+        (SHOP, "one", "l", 1.0, 1.0),
+    ]
+    for order in (rows, rows[::-1]):
+        result(connection, "poi_gathered_table")
+        table(connection, "poi_located", order, LOCATED)
+        result(connection, "poi_staged")
+        assert result(connection, "poi_drop_duplicates") == [(4,)]
+        result(connection, "poi_gather_staged")
+        expected = [(SHOP, "one", 1), (SHOP, "same", 1), (SHOP, "x", 2), (ODD, "a", 1), (ODD, None, 1)]
+        assert gathered(connection) == expected
+
+
+def test_poi_gathered(connection):
+    rows = [(NONE, "n", 1), (ODD, None, 2), (SHOP, "n", 3), (SHOP, None, 4), (SHOP, "n", 5), (NONE, None, 6)]
+    connection.executemany("INSERT INTO poi_gathered VALUES (?, ?, ?)", rows)
+    assert result(connection, "poi_gathered") == [
+        (1, 0, True, "shop", 4),
+        (1, 0, True, "shop: n", 8),
+        (1, 1, False, "odd", 2),
+        (2, 1, False, "", 6),
+        (2, 1, False, "n", 1),
     ]
 
 
 def test_poi_point_items(connection):
-    rows = [
-        (0, "n", "shop", CELL, "here", True, "inside"),
-        (1, "n", "A", CELL, "here", True, "inside"),
-        (2, None, "odd", CELL, "here", True, "inside"),
-        (3, "m", None, CELL, "here", True, "inside"),
-        (4, "n", "shop", NEAR, "there", True, "inside"),
-        (5, "n", "shop", CELL, "here", True, "duplicate_id"),
-    ]
-    table(connection, "poi_points", rows, POINTS)
-    result(connection, "poi_point_items", region="here", category=None, other=1)
-    assert items(connection) == [
-        (CELL, 0, True, "shop: n", 2.0),
-        (CELL, 1, False, "m", 1.0),
-        (CELL, 1, False, "odd", 1.0),
-    ]
-    result(connection, "poi_items_table")
-    result(connection, "poi_point_items", region="there", category="other", other=1)
-    assert items(connection) == [(NEAR, 0, True, "shop: n", 1.0)]
+    columns = "cell UBIGINT, category INTEGER, known BOOLEAN, text VARCHAR, points BIGINT"
+    table(connection, "poi_region_points", [(5, 0, True, "shop: n", 2), (6, 1, False, "odd", 1)], columns)
+    table(connection, "grid", [(5, "here"), (6, "there")], "cell UBIGINT, region VARCHAR")
+    result(connection, "poi_point_items", region="here")
+    assert items(connection) == [(5, 0, True, "shop: n", 2, 0.0)]
 
 
-POINTS = """source_row BIGINT, name VARCHAR, category VARCHAR, cell UBIGINT, region VARCHAR, filled BOOLEAN,
-    status VARCHAR"""
 ZONE_ROWS = "source_row BIGINT, zone VARCHAR, category VARCHAR, count DOUBLE, status VARCHAR"
 
 
@@ -141,21 +211,48 @@ def test_poi_zone_items(connection):
     )
     result(connection, "poi_zone_items", other=1)
     assert items(connection) == [
-        (1, 0, True, "shop", 2.0),
-        (2, 0, True, "shop", 8.0),
-        (2, 1, False, "", 1.0),
-        (2, 1, False, "odd", 1.0),
+        (1, 0, True, "shop", 0, 2.0),
+        (2, 0, True, "shop", 0, 8.0),
+        (2, 1, False, "", 0, 1.0),
+        (2, 1, False, "odd", 0, 1.0),
     ]
+
+
+def test_poi_zone_items_and_counts_do_not_depend_on_the_order_of_rows(connection):
+    rows = [(i, "a", "shop", 0.1 * 3**i, "inside") for i in range(12)]
+    table(connection, "zone_shares", [("a", 1, 1 / 3)], "zone VARCHAR, cell UBIGINT, share DOUBLE")
+    seen = set()
+    for order in (rows, rows[::-1], rows[5:] + rows[:5]):
+        renumbered = [(i, *row[1:]) for i, row in enumerate(order)]
+        table(connection, "poi_zone_rows", renumbered, ZONE_ROWS)
+        result(connection, "poi_items_table")
+        result(connection, "poi_zone_items", other=1)
+        [(_, _, pois, _)] = result(connection, "poi_zone_row_counts")
+        seen.add((items(connection)[0][-1].hex(), pois.hex()))
+    assert len(seen) == 1
 
 
 def test_poi_counts_and_poi_texts(connection):
     rows = [
-        (2, 0, True, "shop", 1.5),
-        (2, 1, False, "odd", 1.0),
-        (2, 1, True, "other", 2.0),
-        (1, 0, True, "shop", 1.0),
-        (2, 0, True, "shop", 0.5),
+        (2, 0, True, "shop", 0, 1.5),
+        (2, 1, False, "odd", 1, 0.0),
+        (2, 1, True, "other", 2, 0.0),
+        (1, 0, True, "shop", 1, 0.0),
+        (2, 0, True, "shop", 0, 0.5),
+        (2, 0, True, "shop: n", 3, 0.0),
     ]
-    connection.executemany("INSERT INTO poi_items VALUES (?, ?, ?, ?, ?)", rows)
-    assert result(connection, "poi_counts") == [(1, 0, 1.0, 0.0), (2, 0, 2.0, 0.0), (2, 1, 3.0, 1.0)]
-    assert result(connection, "poi_texts") == [(1, "shop", 1.0), (2, "odd", 1.0), (2, "other", 2.0), (2, "shop", 2.0)]
+    connection.executemany("INSERT INTO poi_items VALUES (?, ?, ?, ?, ?, ?)", rows)
+    result(connection, "poi_counts", minimum=3)
+    assert connection.table("poi_counts").fetchall() == [
+        (1, 0, 1.0, 0.0, True),
+        (2, 0, 5.0, 0.0, False),
+        (2, 1, 3.0, 1.0, False),
+    ]
+    assert result(connection, "poi_texts") == [
+        (2, "odd", 1.0),
+        (2, "other", 2.0),
+        (2, "shop", 2.0),
+        (2, "shop: n", 3.0),
+    ]
+    result(connection, "poi_counts", minimum=0)
+    assert result(connection, "poi_texts")[0] == (1, "shop", 1.0)
