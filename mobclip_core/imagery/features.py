@@ -6,7 +6,7 @@ here: reading rasters (see `patches`), timm's models (see `timm_encoder`), table
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional
 
 from mobclip_core.errors import MobclipError
+from mobclip_core.workers import ahead
 
 _WHITENING_SAMPLES = 100_000
 _REGULARISATION = 1e-3
@@ -34,6 +35,13 @@ class ImageEncoder(Protocol):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of everything that decides the vectors, hexadecimal."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images that are best encoded at a time."""
+
+    def encode_stream(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Vectors of batches of patches, in order, as of `encode`."""
 
     def encode(self, patches: np.ndarray) -> np.ndarray:
         """Vectors of patches.
@@ -109,6 +117,8 @@ class RandomConvolutionalEncoder:
         bias: b.
         device: Where to compute.
     """
+
+    batch_size = 1024
 
     def __init__(
         self,
@@ -205,6 +215,10 @@ class RandomConvolutionalEncoder:
                 images = torch.from_numpy(np.array(patches[start : start + batch])).to(self.device, torch.float32)
                 result[start : start + batch] = self._features(images).cpu().numpy()
         return result
+
+    def encode_stream(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Features of batches of patches, in order; the next is made ready in a thread."""
+        return map(self.encode, ahead(batches))
 
     def _features(self, images: torch.Tensor) -> torch.Tensor:
         tensors = self._tensors

@@ -4,27 +4,34 @@ Belongs here: reading and writing tables around the pure functions of this packa
 `patches`), encoders (see `features`).
 """
 
+import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import shapely
 
-from mobclip_core.contracts import vector_column
 from mobclip_core.deployment import Count, Deployment, StepResult
 from mobclip_core.encoder.device import resolve_device
 from mobclip_core.errors import MobclipError, SourceError
-from mobclip_core.imagery.features import ImageEncoder, RandomConvolutionalEncoder, fill_invalid
-from mobclip_core.imagery.patches import Patches, read_patches
+from mobclip_core.imagery.encoding import EncodedRows, encode_patches
+from mobclip_core.imagery.features import ImageEncoder, RandomConvolutionalEncoder
+from mobclip_core.imagery.mosaic import Mosaic
+from mobclip_core.imagery.patches import Patches, stream_patches
+from mobclip_core.imagery.scenes import ImageSource, open_source
 from mobclip_core.plots import embedding_map, patch_sheet
 from mobclip_core.profile import ImageryConfig, TimmConfig
 from mobclip_core.store import TableRef, Written
-from mobclip_core.tensors import tensor_column, tensors_of
+from mobclip_core.tensors import tensor_column
 
 ENCODER_BUNDLE = "imagery_encoder"
 _SHEET_PATCHES = 48
 _MINIMUM_PATCHES = 10
+_MAP_CELLS = 20_000
+_ROW_GROUP_BYTES, _ROW_GROUP_ROWS = 1 << 25, 1 << 13
+"""What is written, and later read and decoded, at a time."""
 
 
 def build_imagery_encoder(deployment: Deployment) -> StepResult:
@@ -45,11 +52,14 @@ def build_imagery_encoder(deployment: Deployment) -> StepResult:
     lon, lat = sample_positions(
         polygons, regions["area_km2"].to_numpy(), config.encoder.sample_patches, config.encoder.seed
     )
-    sample = _read(config, lon, lat)
+    parts = list(_stream(config, open_source(config), lon, lat))
+    sample = Patches(
+        np.concatenate([part.pixels for part in parts]), np.concatenate([part.valid_fraction for part in parts])
+    )
     usable = sample.valid_fraction == 1.0
     if usable.sum() < _MINIMUM_PATCHES:
         raise SourceError(
-            config.file,
+            config.files,
             f"the raster covers {int(usable.sum())} of {len(lon)} patches sampled over the regions; "
             f"the image encoder needs at least {_MINIMUM_PATCHES}",
             hint="check that the raster and the regions are of the same country, and the raster's nodata value",
@@ -78,7 +88,8 @@ def build_imagery_encoder(deployment: Deployment) -> StepResult:
 
 
 def _record_timm_encoder(deployment: Deployment, config: TimmConfig) -> StepResult:
-    encoder = _timm_encoder(config, "cpu")
+    with Mosaic(open_source(deployment.profile.imagery)) as mosaic:
+        encoder = _timm_encoder(config, mosaic.bands, "cpu")
     written: list[Written] = []
     with deployment.store.write_bundle(ENCODER_BUNDLE, written) as directory:
         record = {"kind": "timm", "model": config.model, "fingerprint": encoder.fingerprint}
@@ -125,73 +136,101 @@ def _positions_in(polygon: shapely.Geometry, count: int, generator: np.random.Ge
 
 
 def build_imagery_patches(deployment: Deployment, region: str) -> StepResult:
-    """Read the patch of every cell of a region.
+    """Read the patch of every cell of a region and write them as they come; never all are in memory.
 
-    A cell that the raster does not cover has a patch of zeros and a valid fraction of 0.
+    A cell that no raster covers has a patch of zeros and a valid fraction of 0.
 
     Raises:
         SourceError: Missing, unreadable or truncated raster, no CRS, or a band that the file does not have.
     """
     config = deployment.profile.imagery
     grid = deployment.store.read(TableRef("grid_cells", region), ["cell", "lon", "lat"])
-    patches = _read(config, grid["lon"].to_numpy(), grid["lat"].to_numpy())
-    table = pa.table(
-        {"cell": grid["cell"], "patch": tensor_column(patches.pixels), "valid_fraction": patches.valid_fraction}
+    source = open_source(config)
+    # every so-manieth cell, so that the sheet shows the whole region
+    shown = np.unique(np.linspace(0, max(grid.num_rows - 1, 0), _SHEET_PATCHES).astype(int))
+    sheet: list[np.ndarray] = []
+    fractions: list[np.ndarray] = []
+
+    def tables() -> Iterator[pa.Table]:
+        start = 0
+        for patches in _stream(config, source, grid["lon"].to_numpy(), grid["lat"].to_numpy()):
+            end = start + len(patches.pixels)
+            sheet.append(patches.pixels[shown[(shown >= start) & (shown < end)] - start])
+            fractions.append(patches.valid_fraction)
+            yield pa.table(
+                {
+                    "cell": grid["cell"].slice(start, end - start),
+                    "patch": tensor_column(patches.pixels),
+                    "valid_fraction": patches.valid_fraction,
+                }
+            )
+            start = end
+
+    stream = tables()
+    first = next(stream)
+    rows = min(max(_ROW_GROUP_BYTES // first["patch"].type.storage_type.byte_width, 1), _ROW_GROUP_ROWS)
+    written = deployment.store.write_batches(
+        TableRef("imagery_patches", region), itertools.chain([first], stream), row_group_rows=rows
     )
-    written = deployment.store.write(TableRef("imagery_patches", region), table)
     pictures = {}
     if grid.num_rows:
-        # every so-manieth cell, so that the sheet shows the whole region
-        shown = np.unique(np.linspace(0, grid.num_rows - 1, _SHEET_PATCHES).astype(int))
-        pictures["patches"] = patch_sheet(patches.pixels[shown], f"{region}: image patches of {len(shown)} cells")
-    return StepResult(written, _coverage_counts(patches.valid_fraction, config.min_valid_fraction), pictures)
+        title = f"{region}: image patches of {len(shown)} cells"
+        pictures["patches"] = patch_sheet(np.concatenate(sheet), title)
+    counts = _coverage_counts(np.concatenate(fractions), config.min_valid_fraction)
+    return StepResult(written, counts | source.counts, pictures)
 
 
 def build_imagery_features(deployment: Deployment, region: str) -> StepResult:
     """Encode the patches of a region; zeros where too little of a patch is valid.
 
+    Patches are read, encoded and written as they come; never all are in memory.
+
     Raises:
-        MobclipError: If the image encoder of the lake is not the one that the profile describes, or was fitted to other
-            bands than the patches have.
-        SourceError: If the checkpoint of a timm model cannot be read.
+        MissingTableError: If the patches or the encoder are not materialised.
+        MobclipError: If the encoder is not the one that the profile asks for, or was made for other patches.
     """
     config, store = deployment.profile.imagery, deployment.store
-    device = resolve_device(deployment.profile.encoder.device)
-    encoder = load_image_encoder(store.bundle(ENCODER_BUNDLE), config, str(device))
-    table = store.read(TableRef("imagery_patches", region))
-    patches = tensors_of(table["patch"])
-    valid_fraction = table["valid_fraction"].to_numpy()
-    covered = valid_fraction >= config.min_valid_fraction
-    # a fraction of 0 is no imagery even where the profile asks for none
-    covered &= valid_fraction > 0
-    features = np.zeros((len(patches), encoder.dimensions), dtype=np.float32)
-    if covered.any():
-        features[covered] = encoder.encode(fill_invalid(patches[covered], valid_fraction[covered]))
-    result = pa.table(
-        {
-            "cell": table["cell"],
-            "features": vector_column(features),
-            "valid_fraction": table["valid_fraction"],
-            "image_encoder": pa.array([encoder.fingerprint] * len(patches), pa.string()),
-        }
-    )
-    written = store.write(TableRef("imagery_features", region), result)
+    device = resolve_device("auto")
+    ref = TableRef("imagery_patches", region)
+    bands = store.row_groups(ref)[1].field("patch").type.shape[0]
+    encoder = load_image_encoder(store.bundle(ENCODER_BUNDLE), config, str(device), bands)
+    valid_fraction = store.read(ref, ["valid_fraction"])["valid_fraction"].to_numpy()
+    stride = -(-len(valid_fraction) // _MAP_CELLS) or 1
+    shown: list[EncodedRows] = []
+
+    def tables() -> Iterator[pa.Table]:
+        nothing = np.empty((0, encoder.dimensions), np.float32)
+        yield EncodedRows(np.empty(0), nothing, np.empty(0), np.empty(0)).table(encoder.fingerprint)
+        row = 0
+        parts = encode_patches(
+            store, ref, encoder, min_valid_fraction=config.min_valid_fraction, workers=config.workers
+        )
+        for part in parts:
+            kept = (np.arange(row, row + len(part.cells)) % stride == 0) & part.covered
+            shown.append(EncodedRows(part.cells[kept], part.features[kept], part.valid_fraction[kept], kept[kept]))
+            row += len(part.cells)
+            yield part.table(encoder.fingerprint)
+
+    rows = min(max(_ROW_GROUP_BYTES // (4 * encoder.dimensions), 1), _ROW_GROUP_ROWS)
+    written = store.write_batches(TableRef("imagery_features", region), tables(), row_group_rows=rows)
     counts = _coverage_counts(valid_fraction, config.min_valid_fraction)
     counts |= {"dimensions": encoder.dimensions, "image_encoder": encoder.fingerprint}
     pictures = {}
-    if covered.sum() > 3:
+    if sum(len(part.cells) for part in shown) > 3:
+        cells, features = (np.concatenate([getattr(part, name) for part in shown]) for name in ("cells", "features"))
         title = f"{region}: image features, first three principal components"
-        pictures["features"] = embedding_map(table["cell"].to_numpy()[covered], features[covered], title)
+        pictures["features"] = embedding_map(cells, features, title)
     return StepResult(written, counts, pictures)
 
 
-def load_image_encoder(directory: Path, config: ImageryConfig, device: str) -> ImageEncoder:
+def load_image_encoder(directory: Path, config: ImageryConfig, device: str, bands: int) -> ImageEncoder:
     """The image encoder of the bundle, checked against the profile.
 
     Args:
         directory: The bundle `imagery_encoder`.
         config: The profile's imagery.
         device: Where to compute.
+        bands: Bands of the patches.
 
     Raises:
         MobclipError: If the bundle was made for another kind of encoder, or with other weights.
@@ -204,33 +243,29 @@ def load_image_encoder(directory: Path, config: ImageryConfig, device: str) -> I
         )
     if not isinstance(config.encoder, TimmConfig):
         return RandomConvolutionalEncoder.load(directory, device)
-    encoder = _timm_encoder(config.encoder, device)
+    encoder = _timm_encoder(config.encoder, bands, device)
     if encoder.fingerprint != record["fingerprint"]:
-        raise MobclipError(f"the weights of {config.encoder.model} are not those of imagery_encoder; {stale}")
+        raise MobclipError(
+            f"the weights of {config.encoder.model}, or how it is fed, are not those of imagery_encoder; {stale}"
+        )
     return encoder
 
 
-def _timm_encoder(config: TimmConfig, device: str) -> ImageEncoder:
+def _timm_encoder(config: TimmConfig, bands: int, device: str) -> ImageEncoder:
     # timm takes seconds to import
     from mobclip_core.imagery.timm_encoder import TimmEncoder
 
-    return TimmEncoder(
-        config.model,
-        checkpoint=config.checkpoint,
-        pretrained=config.pretrained,
-        batch_size=config.batch_size,
-        device=device,
-    )
+    return TimmEncoder(config, bands, device)
 
 
-def _read(config: ImageryConfig, lon: np.ndarray, lat: np.ndarray) -> Patches:
-    return read_patches(
-        config.file,
+def _stream(config: ImageryConfig, source: ImageSource, lon: np.ndarray, lat: np.ndarray) -> Iterator[Patches]:
+    return stream_patches(
+        source,
         lon,
         lat,
         ground_resolution_m=config.ground_resolution_m,
         patch_pixels=config.patch_pixels,
-        bands=config.bands,
+        workers=config.workers,
     )
 
 

@@ -13,7 +13,9 @@ from rasterio.enums import ColorInterp
 
 from mobclip_core.errors import SourceError
 from mobclip_core.imagery import patches as patches_module
-from mobclip_core.imagery.patches import pixel_positions, read_patches
+from mobclip_core.imagery import sampling as sampling_module
+from mobclip_core.imagery.patches import read_patches
+from mobclip_core.imagery.positions import pixel_positions
 
 GEOD = pyproj.Geod(ellps="WGS84")
 
@@ -215,7 +217,7 @@ def test_a_patch_depends_on_its_place_alone(write_raster, monkeypatch, ground_re
     np.testing.assert_array_equal(shuffled.valid_fraction, whole.valid_fraction[order])
     # small batches and small windows, as a large raster would make them
     monkeypatch.setattr(patches_module, "_POINTS_AT_A_TIME", 128)
-    monkeypatch.setattr(patches_module, "_WINDOW_PIXELS", 64)
+    monkeypatch.setattr(sampling_module, "_WINDOW_PIXELS", 64)
     split = read_patches(file, lon, lat, **options)
     np.testing.assert_array_equal(split.pixels, whole.pixels)
     np.testing.assert_array_equal(split.valid_fraction, whole.valid_fraction)
@@ -224,14 +226,14 @@ def test_a_patch_depends_on_its_place_alone(write_raster, monkeypatch, ground_re
 def test_windows_stay_small(write_raster, monkeypatch):
     file = write_raster(np.zeros((1, 1024, 1024), np.uint8), (10.0, 50.0, 11.0, 51.0))
     sizes = []
-    read = patches_module._Level._read
+    read = sampling_module._Level._read
 
     def spy(level, left, top, right, bottom):
         sizes.append((right - left) * (bottom - top))
         return read(level, left, top, right, bottom)
 
-    monkeypatch.setattr(patches_module, "_WINDOW_PIXELS", 4096)
-    monkeypatch.setattr(patches_module._Level, "_read", spy)
+    monkeypatch.setattr(sampling_module, "_WINDOW_PIXELS", 4096)
+    monkeypatch.setattr(sampling_module._Level, "_read", spy)
     rng = np.random.default_rng(1)
     read_patches(file, rng.uniform(10, 11, 30), rng.uniform(50, 51, 30), ground_resolution_m=100.0, patch_pixels=8)
     assert len(sizes) >= 10

@@ -207,7 +207,7 @@ def test_timm_encoder(photo, tmp_path):
     # other weights under the same name: the encoder must be made again
     state["norm.weight"] += 1
     safetensors.torch.save_file(state, str(checkpoint))
-    with pytest.raises(MobclipError, match="weights of test_vit are not those of imagery_encoder"):
+    with pytest.raises(MobclipError, match="weights of test_vit, or how it is fed, are not those"):
         build_imagery_features(lake, "south")
 
 
