@@ -12,7 +12,7 @@ import pytest
 import shapely
 
 from mobclip_core.errors import SourceError
-from mobclip_core.sources.polygons import identifiers, polygonal, read_polygons, wrap_longitudes
+from mobclip_core.sources.polygons import Near, identifiers, polygonal, read_polygons, wrap_longitudes
 
 FORMATS = ["parquet", "gpkg", "shp", "geojson"]
 
@@ -202,6 +202,69 @@ def test_duplicates_first_kept_or_merged(tmp_path):
     assert merged["features"].tolist() == [3, 1]
     assert shapely.area(merged.geometry.to_numpy()).tolist() == [3, 1]
     assert counts["merged_duplicates"] == 2
+
+
+@pytest.mark.parametrize("merge", [False, True])
+@pytest.mark.parametrize("suffix", ["parquet", "gpkg"])
+def test_the_order_of_rows_and_files_changes_nothing(tmp_path, suffix, merge):
+    ids = ["a", "b", "a", "c", "a", "b"]
+    data = frame(code=ids, kind=list("wxyzwx"))
+    data.geometry = [shapely.Point(i / 3, 0).buffer(0.7) for i in range(6)]
+    versions = []
+    for name, order in (("one", range(6)), ("two", [5, 3, 1, 4, 2, 0])):
+        (tmp_path / name).mkdir()
+        rows = data.iloc[list(order)]
+        for part, some in (("x", rows[:4]), ("y", rows[4:])):
+            (tmp_path / name / part).mkdir()
+            write(some, tmp_path / name / part, suffix)
+        found, counts = read_polygons(
+            str(tmp_path / name / "*" / f"zones.{suffix}"), "code", columns=["kind"], merge_duplicates=merge
+        )
+        assert found["id"].tolist() == ["a", "b", "c"]
+        versions.append((found.drop(columns="geometry").to_dict(), found.geometry.to_wkb().tolist(), counts))
+    assert versions[0] == versions[1]
+    assert versions[0][2]["rows"] == 6
+
+
+def test_files_in_their_own_crs_and_of_their_own_format(tmp_path):
+    first = write(frame(code=["a", "b"]), tmp_path, "parquet")
+    second = write(frame(code=["c"]).to_crs(3857), tmp_path, "gpkg")
+    found, counts = read_polygons([second, first], "code")
+    assert found["id"].tolist() == ["a", "b", "c"]
+    assert found.geometry[2].bounds == pytest.approx((0, 0, 1, 1))
+    assert counts["rows"] == 3
+
+
+def test_the_file_of_several_that_lacks_a_column_is_named(tmp_path):
+    good = write(frame(), tmp_path, "parquet")
+    bad = write(frame(name=["a"]), tmp_path, "gpkg")
+    with pytest.raises(SourceError, match=r"zones\.gpkg: no column 'code'"):
+        read_polygons([good, bad], "code")
+
+
+def test_only_what_is_near_is_checked_and_the_rest_is_counted(tmp_path):
+    bowtie = shapely.Polygon([(50, 50), (51, 51), (51, 50), (50, 51)])
+    shapes = {
+        "here": shapely.box(0, 0, 1, 1),
+        "edge": shapely.box(1, 1, 2, 2),
+        "there": shapely.box(9, 0, 10, 1),
+        "nowhere": bowtie,
+        "fiji": shapely.box(178, -18, 181, -16),
+        "twice": shapely.box(60, 60, 61, 61),
+        "none": None,
+    }
+    data = gpd.GeoDataFrame({"code": [*shapes, "twice"]}, geometry=[*shapes.values(), bowtie], crs=4326)
+    near = Near(np.array([0, 0, 1, 1.0]), np.array([[0, 0, 1, 1.0], [9, 0, 12, 1]]))
+    found, counts = read_polygons(write(data, tmp_path, "parquet"), "code", near=near)
+    # what leaves the map and what repeats an identifier stays, wherever it is
+    assert found["id"].tolist() == ["edge", "fiji", "here", "twice"]
+    assert counts["elsewhere"] == 2
+    assert counts["far"] == 1
+    assert counts["rows"] == 8
+    assert counts["dropped_empty"] == 1
+    assert counts["dropped_duplicates"] == 1
+    # that of `nowhere` is not
+    assert counts["repaired_invalid"] == 1
 
 
 def test_nothing_left_is_an_empty_frame(tmp_path):
