@@ -73,7 +73,7 @@ def _explain(file: str, error: BaseException) -> tuple[str, str] | None:
     on_s3 = file.startswith(("s3://", "s3a://"))
     # the libraries that are not loaded cannot have raised: names instead of imports
     kinds = {kind.__name__ for found in causes for kind in type(found).__mro__}
-    status = next((found.status for found in causes if type(found).__name__ == "ClientResponseError"), None)
+    status = next((getattr(found, "status", None) for found in causes if hasattr(found, "request_info")), None)
     if kinds & {"PermissionError", "NoCredentialsError", "PartialCredentialsError"} or status in (401, 403):
         return "no access", _S3_CREDENTIALS if on_s3 else _WEB_CREDENTIALS if is_remote(file) else _PATH
     unreachable = {"ClientConnectionError", "EndpointConnectionError", "HTTPClientError", "ConnectionError"}
@@ -112,7 +112,7 @@ def file_system_for_duckdb(file: str) -> Any:
 def _web() -> Any:
     from fsspec.implementations.http import HTTPFileSystem
 
-    class Web(HTTPFileSystem):  # type: ignore[misc]
+    class Web(HTTPFileSystem):
         def modified(self, path: str) -> datetime.datetime:
             # DuckDB asks when a Parquet file changed and fsspec does not know: during a step it does not change
             return datetime.datetime.fromtimestamp(0, datetime.UTC)
