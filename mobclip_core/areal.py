@@ -141,7 +141,7 @@ class HomeRegions:
     inside_any: np.ndarray
 
 
-def home_regions(zones: np.ndarray, regions: Sequence[shapely.Geometry]) -> HomeRegions:
+def home_regions(zones: np.ndarray, regions: Sequence[shapely.Geometry] | np.ndarray) -> HomeRegions:
     """The region that holds most of each zone; the first one where shares tie.
 
     Args:

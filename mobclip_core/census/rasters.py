@@ -199,7 +199,9 @@ def _projected(polygons: np.ndarray, source: rasterio.DatasetReader) -> np.ndarr
     if crs.to_epsg() == 4326:
         return polygons
     to_raster = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True)
-    projected = shapely.transform(polygons, lambda xy: np.column_stack(to_raster.transform(xy[:, 0], xy[:, 1])))
+    projected: np.ndarray = shapely.transform(
+        polygons, lambda xy: np.column_stack(to_raster.transform(xy[:, 0], xy[:, 1]))
+    )
     projected[~np.isfinite(shapely.bounds(projected)).all(axis=1)] = shapely.Polygon()
     return projected
 

@@ -167,8 +167,7 @@ def bounds_meet(bounds: np.ndarray, box: np.ndarray) -> np.ndarray:
     Returns:
         bool, shape (n,); False where a bound is NaN.
     """
-    met: np.ndarray = (bounds[:, :2] <= box[2:]).all(axis=1) & (bounds[:, 2:] >= box[:2]).all(axis=1)
-    return met
+    return np.asarray((bounds[:, :2] <= box[2:]).all(axis=1) & (bounds[:, 2:] >= box[:2]).all(axis=1))
 
 
 def identifiers(values: pd.Series) -> pd.Series:

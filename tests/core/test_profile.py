@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from mobclip_core.errors import ProfileError
-from mobclip_core.profile import PROFILES_DIR, Profile, load_profile, profile_path
+from mobclip_core.profile import PROFILES_DIR, CensusZones, Profile, WorldPopCensus, load_profile, profile_path
 
 MINIMAL = """
 name: small
@@ -85,6 +85,9 @@ def test_other_is_the_last_category_wherever_the_profile_lists_it(write):
         ({"encoder__temperatures": {"radar": 0.2}}, ["encoder.temperatures.radar", "'radar'", "'poi'"]),
         ({"name": "Small Country"}, ["name", "'Small Country'", "pattern"]),
         ({"census__histogram": []}, ["census.histogram", "at least 1"]),
+        ({"census__kind": "guess"}, ["census", "`zones` (the default) or `worldpop`"]),
+        ({"census": {"kind": "worldpop"}}, ["census.file", "required"]),
+        ({"census__minimum_people": -1}, ["census.minimum_people", "greater than or equal to 0"]),
         ({"census__zones": "counties"}, ["census.zones", "counties", "['tracts']"]),
         ({"regions__keys": []}, ["regions", "at least one region"]),
         ({"regions__keys": ["a", "a"]}, ["regions", "repeat"]),
@@ -217,6 +220,18 @@ def test_a_profile_cannot_be_changed_once_loaded(write):
     profile = load_profile(str(write()))
     with pytest.raises(Exception, match="frozen"):
         profile.name = "other"
+
+
+def test_a_census_is_a_table_by_zone_unless_it_says_otherwise(write, tmp_path):
+    for census in ({}, {"census__kind": "zones"}):
+        found = load_profile(str(write(**census))).census
+        assert isinstance(found, CensusZones)
+        assert found.bin_names(2) == ["m_00", "share_65"]
+    rasters = {"kind": "worldpop", "file": "people/*.tif"}
+    found = load_profile(str(write(census=rasters, zones={}))).census
+    assert isinstance(found, WorldPopCensus)
+    assert found.file == str(tmp_path / "people/*.tif")
+    assert len(found.bin_names(40)) == 40
 
 
 def test_regions_may_be_groups(write):

@@ -1,5 +1,8 @@
+import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mobclip_core.sql import session, sql_text
 
@@ -48,6 +51,41 @@ def test_zone_shares_by_density(connection):
     connection.register("census", pa.table({"cell": pa.array([1, 2], pa.uint64()), "population": [100.0, 50.0]}))
     # a: 0.25 x 100 / 10 = 2.5 against 0.75 x 50 / 20 = 1.875
     assert shares(connection, "t", True)[:2] == [("a", 1, 2.5 / 4.375), ("a", 2, 1.875 / 4.375)]
+
+
+@settings(max_examples=20)
+@given(st.data())
+def test_shares_of_any_zones_sum_to_one_and_keep_any_mass(data):
+    layer, people = [], {}
+    for zone in range(data.draw(st.integers(1, 5))):
+        cells = data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=6, unique=True))
+        parts = np.array(data.draw(st.lists(st.floats(0.01, 1), min_size=len(cells), max_size=len(cells))))
+        layer += [("t", f"z{zone}", cell, part) for cell, part in zip(cells, parts / parts.sum(), strict=True)]
+        people |= {cell: data.draw(st.sampled_from([0.0, 1e-3, 7.0, 1e7])) for cell in cells}
+    random = data.draw(st.randoms(use_true_random=False))
+    counts = {f"z{i}": float(i + 1) for i in range(5)}
+    found = {}
+    with session() as connection:
+        grid = {
+            "cell": pa.array(range(1, 13), pa.uint64()),
+            "region": ["r"] * 12,
+            "area_km2": [36.0 + i for i in range(12)],
+        }
+        connection.register("grid", pa.table(grid))
+        census = {"cell": pa.array(people, pa.uint64()), "population": list(people.values())}
+        connection.register("census", pa.table(census))
+        for by_population in (False, True):
+            for order in (layer, random.sample(layer, len(layer))):
+                columns = dict(zip(("layer", "zone", "cell", "weight"), zip(*order, strict=True), strict=True))
+                columns["cell"] = pa.array(columns["cell"], pa.uint64())
+                connection.register("zone_cells", pa.table(columns))
+                rows = shares(connection, "t", by_population)
+                totals = {zone: sum(s for z, _, s in rows if z == zone) for zone, _, _ in rows}
+                assert totals == pytest.approx(dict.fromkeys({row[1] for row in layer}, 1.0), rel=1e-9)
+                spread = sum(counts[zone] * share for zone, _, share in rows)
+                assert spread == pytest.approx(sum(counts[zone] for zone in totals), rel=1e-9)
+                # the order of rows changes no bit
+                assert found.setdefault(by_population, rows) == rows
 
 
 def test_zone_home(connection):
