@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mobclip_core.errors import SourceError
 from mobclip_core.imagery.patches import read_patches
+from mobclip_core.imagery.scenes import open_source
 from mobclip_core.imagery.stac import stac_source
 from mobclip_core.profile.imagery import ImageryConfig, StacItems
 
@@ -251,3 +252,21 @@ def test_one_source_in_a_profile():
     assert ImageryConfig.model_validate({"file": ["a.tif", "b.tif"]}).files == ["a.tif", "b.tif"]
     # how many threads read is not what is read
     assert "workers" not in ImageryConfig.model_validate({"file": "a.tif", "workers": 4}).model_dump()
+
+
+def test_a_profile_opens_the_source_it_names(tmp_path):
+    file = write_list(tmp_path, [item("S2A")])
+    config = ImageryConfig.model_validate({"stac": {"file": file, "assets": ["red"]}})
+    assert open_source(config).scenes[0].name == f"{file} item S2A"
+    (tmp_path / "3" / "1").mkdir(parents=True)
+    (tmp_path / "3" / "1" / "2.png").write_bytes(b"")
+    config = ImageryConfig.model_validate({"tiles": {"folder": str(tmp_path), "zoom": 3}, "bands": [1]})
+    assert open_source(config).scenes[0].name == str(tmp_path)
+    assert open_source(config).bands == (1,)
+
+
+def test_means_and_deviations_are_as_many():
+    wrong = {"mean": [0.1, 0.2], "std": [1.0]}
+    encoder = {"kind": "timm", "model": "test_vit", "normalisation": wrong}
+    with pytest.raises(ValueError, match="2 means but 1 standard deviations"):
+        ImageryConfig.model_validate({"file": "a.tif", "encoder": encoder})

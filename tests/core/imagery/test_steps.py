@@ -10,6 +10,8 @@ import torch
 
 from mobclip_core.contracts import matrix_of
 from mobclip_core.errors import MissingTableError, MobclipError, SourceError
+from mobclip_core.imagery import patches as patches_module
+from mobclip_core.imagery import steps as steps_module
 from mobclip_core.imagery.steps import (
     build_imagery_encoder,
     build_imagery_features,
@@ -229,3 +231,41 @@ def test_shares_of_many_small_polygons_sum_to_the_count():
     lon, _ = sample_positions(polygons, np.ones(7), 10, seed=0)
     assert len(lon) == 10
     assert len(set(np.floor(lon))) == 7
+
+
+def test_small_row_groups_and_threads_change_no_bit(photo, tmp_path, monkeypatch):
+    versions = set()
+    for name, workers in (("one", 1), ("two", 3)):
+        lake = open_lake(tmp_path / name, photo, workers=workers)
+        monkeypatch.setattr(patches_module, "_POINTS_AT_A_TIME", 8 * 8 * (3 + workers))
+        # five patches a row group
+        monkeypatch.setattr(steps_module, "_ROW_GROUP_BYTES", 5 * 3 * 8 * 8)
+        build_imagery_encoder(lake)
+        patches = build_imagery_patches(lake, "north").written
+        assert lake.store.row_groups(TableRef("imagery_patches", "north"))[0] == 8
+        features = build_imagery_features(lake, "north").written
+        versions.add((patches.data_version, features.data_version))
+    assert len(versions) == 1
+
+
+def test_a_large_region_maps_some_of_its_cells(photo, tmp_path, monkeypatch):
+    monkeypatch.setattr(steps_module, "_MAP_CELLS", 10)
+    lake = open_lake(tmp_path, photo)
+    build_imagery_encoder(lake)
+    build_imagery_patches(lake, "north")
+    shown = []
+    monkeypatch.setattr(steps_module, "embedding_map", lambda cells, features, title: shown.append(len(cells)) or b"")
+    build_imagery_features(lake, "north")
+    assert shown == [10]
+
+
+def test_a_mosaic_through_the_steps(write_raster, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, west in (("west", 9.0), ("east", 10.0)):
+        data = rng.integers(1, 255, (3, 250, 125)).astype(np.uint8)
+        write_raster(data, (west, 49.0, west + 1, 51.0), name=f"{name}.tif")
+    lake = open_lake(tmp_path, str(tmp_path / "*st.tif"))
+    build_imagery_encoder(lake)
+    counts = build_imagery_patches(lake, "north").counts
+    assert counts["cells_covered"] == 37
+    assert counts["scenes"] == 2
