@@ -35,7 +35,7 @@ def build_defs(profile: str, execution: Execution | None = None) -> dg.Definitio
     execution = execution or Execution()
     make = AssetMaker(loaded, regions, partial(execution.op_tags, loaded))
     return dg.Definitions(
-        assets=[*sources.make_sources(loaded), *(asset for group in _GROUPS for asset in group.make_assets(make))],
+        assets=[sources.make_sources(loaded), *(asset for group in _GROUPS for asset in group.make_assets(make))],
         asset_checks=make_checks(regions, loaded.quality),
         jobs=make_jobs(),
         resources={"deployment": DeploymentResource(profile=str(profile_path(profile)))},
