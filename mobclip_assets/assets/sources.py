@@ -4,6 +4,7 @@ Belongs here: naming the files of a profile and looking whether they changed. Do
 """
 
 import hashlib
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -51,24 +52,26 @@ def make_sources(profile: Profile) -> dg.AssetsDefinition:
     files_of = {source_key(name): files for name, files in source_files(profile).items()}
     shown = {key: [shown_file(file) for file in files] for key, files in files_of.items()}
 
-    @dg.multi_observable_source_asset(
-        name="observe_sources",
-        can_subset=True,
-        specs=[
-            dg.AssetSpec(
-                key,
-                description="Raw files " + ", ".join(f"`{PurePosixPath(file).name}`" for file in files) + ".",
-                group_name=GROUP,
-                owners=profile.owners,
-                kinds={PurePosixPath(files[0].removesuffix(".gz")).suffix.lstrip(".") or "file"},
-                metadata={"files" if len(files) > 1 else "file": dg.MetadataValue.path(", ".join(files))},
-            )
-            for key, files in shown.items()
-        ],
-    )
     def observe_sources(context: dg.AssetExecutionContext) -> Iterator[dg.ObserveResult]:
         """Look whether the raw files changed; what was made from older ones shows as stale."""
         for key in sorted(context.selected_asset_keys):
             yield dg.ObserveResult(asset_key=key, data_version=source_version(files_of[key]))
 
-    return observe_sources
+    with warnings.catch_warnings():
+        # marked as beta in this version of Dagster, which is pinned exactly
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return dg.multi_observable_source_asset(
+            name="observe_sources",
+            can_subset=True,
+            specs=[
+                dg.AssetSpec(
+                    key,
+                    description="Raw files " + ", ".join(f"`{PurePosixPath(file).name}`" for file in files) + ".",
+                    group_name=GROUP,
+                    owners=profile.owners,
+                    kinds={PurePosixPath(files[0].removesuffix(".gz")).suffix.lstrip(".") or "file"},
+                    metadata={"files" if len(files) > 1 else "file": dg.MetadataValue.path(", ".join(files))},
+                )
+                for key, files in shown.items()
+            ],
+        )(observe_sources)
