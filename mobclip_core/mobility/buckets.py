@@ -44,7 +44,6 @@ class Gathering:
         regions: Number of regions.
         config: The profile's mobility.
         folder: A folder for temporary files, on a disk with room for the rows.
-        bucket_rows: Rows of a bucket.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -53,7 +52,6 @@ class Gathering:
     regions: int
     config: MobilityConfig
     folder: Path
-    bucket_rows: int = BUCKET_ROWS
 
     def bound_pairs(self, with_person: bool) -> int:
         """Create `mobility_bounded` from `mobility_pairs`; returns the movements that the bounds leave out."""
@@ -143,7 +141,7 @@ def _spread(
     judge: Callable[[pa.RecordBatch], Located],
 ) -> tuple[Rows, Spreader]:
     """Locate the rows of `mobility_source` and spread those that can be used over buckets."""
-    number = min(max(-(-rows // gathering.bucket_rows), 1), MOST_FILES)
+    number = min(max(-(-rows // BUCKET_ROWS), 1), MOST_FILES)
     found = Rows()
     with Spreader(gathering.folder / "buckets", number) as buckets, reading(file):
         batches = execute().to_arrow_reader(_BATCH_ROWS)

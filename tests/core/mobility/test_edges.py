@@ -3,12 +3,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mobclip_core.errors import SourceError
+from mobclip_core.errors import MissingTableError, SourceError
 from mobclip_core.mobility.edges import build_mobility_edges
 from mobclip_core.mobility.movements import build_movements
 from mobclip_core.store import TableRef
 from tests import lake as lakes
-from tests.mobility_worlds import HERE, THERE, A, B, C, D, X, Y, edges_of, flows_world, parquet, visits, visits_table
+from tests.mobility_worlds import (
+    HERE,
+    THERE,
+    A,
+    B,
+    C,
+    D,
+    X,
+    Y,
+    edges_of,
+    flows_world,
+    parquet,
+    visits,
+    visits_table,
+    world,
+)
 
 
 def test_flows_spread_over_the_cells_of_both_zones(tmp_path):
@@ -106,3 +121,29 @@ def test_the_mass_of_flows_is_kept_and_the_order_changes_no_byte(tmp_path_factor
         [lake.store.read(TableRef("mobility_edges", r))["people"].to_numpy() for r in ("here", "there")]
     )
     assert not (people < k).any()
+
+
+def test_movements_of_other_sources_ask_for_movements(tmp_path):
+    lake = flows_world(tmp_path, [("01", "09", 8.0)])
+    build_movements(lake)
+    other = world(tmp_path, {})
+    with pytest.raises(MissingTableError, match="made of other sources; materialise movements again"):
+        build_mobility_edges(other, "here")
+
+
+def test_flows_without_any_crosswalk_ask_for_it(tmp_path):
+    lake = flows_world(tmp_path, [("01", "09", 8.0)])
+    for region in ("here", "there"):
+        lake.store.fs.rm(lake.store.path(TableRef("zone_cells", region)))
+    with pytest.raises(MissingTableError, match="zone_cells is not materialised yet in any region"):
+        build_movements(lake)
+
+
+def test_a_region_reads_only_the_regions_that_its_flows_lead_to(tmp_path):
+    lake = flows_world(tmp_path, [("01", "02", 8.0), ("09", "01", 2.0)])
+    build_movements(lake)
+    for table in ("zone_cells", "grid_cells"):
+        lake.store.fs.rm(lake.store.path(TableRef(table, "there")))
+    build_mobility_edges(lake, "here")
+    with pytest.raises(MissingTableError, match="there"):
+        build_mobility_edges(lake, "there")

@@ -2,11 +2,13 @@ import itertools
 from collections import defaultdict
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mobclip_core.errors import MissingTableError, SourceError
+from mobclip_core.mobility import buckets
 from mobclip_core.mobility.edges import build_mobility_edges, check_mobility_privacy
 from mobclip_core.mobility.movements import build_movements
 from mobclip_core.store import TableRef
@@ -260,3 +262,86 @@ def test_mostly_swapped_trips_are_an_error(tmp_path):
     swapped = {"origin_lon": "y1", "origin_lat": "x1", "destination_lon": "y2", "destination_lat": "x2"}
     with pytest.raises(SourceError, match=r"swapped.*y1 and x1 and y2 and x2"):
         build_movements(world(tmp_path, trips(file, **swapped)))
+
+
+# ---- bytes and buckets ----
+
+
+def contents(bundle):
+    """Every file of a bundle and its bytes."""
+    return {str(path.relative_to(bundle)): path.read_bytes() for path in sorted(bundle.rglob("*")) if path.is_file()}
+
+
+@settings(max_examples=8, deadline=None)
+@given(VISITS, st.integers(1, 5), st.integers(1, 7), st.randoms(use_true_random=False))
+def test_neither_files_nor_rows_nor_buckets_change_a_byte(tmp_path_factory, rows, files, bucket_rows, random):
+    folder = tmp_path_factory.mktemp("files")
+    trip_rows = [(who, A, cell) for who, _, cell in rows]
+    bundles = []
+    for turn in range(2):
+        for old in folder.glob("*_*.parquet"):
+            old.unlink()
+        for i in range(files if turn else 1):
+            # every row is in one file: first all in one, then dealt out
+            parquet(folder, visits_table(rows[i::files] if turn else rows), f"visits_{9 - i}.parquet")
+            parquet(folder, trips_table(trip_rows[i::files] if turn else trip_rows), f"trips_{9 - i}.parquet")
+        sources = visits(f"{folder}/visits_*.parquet") | trips(f"{folder}/trips_*.parquet", person="who")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(buckets, "BUCKET_ROWS", bucket_rows if turn else 10**9)
+            lake = world(folder, sources, 2)
+            build_movements(lake)
+        bundles.append(contents(lake.store.bundle("movements")))
+        order = list(zip(rows, trip_rows, strict=True))
+        random.shuffle(order)
+        rows, trip_rows = [row for row, _ in order], [row for _, row in order]
+    assert bundles[0] == bundles[1]
+    assert sorted(bundles[0]) == [f"region={r}/{f}.parquet" for r in ("here", "there") for f in ("part", "zones")]
+
+
+def test_people_are_numbers_or_text(tmp_path):
+    rows = [(str(who), hour, cell) for who in range(1, 4) for hour, cell in ((0, A), (1, B))]
+    table = visits_table(rows)
+    versions = []
+    for who in (table["who"], table["who"].cast(pa.int32()), table["who"].cast(pa.float64())):
+        lake = world(tmp_path, visits(parquet(tmp_path, table.set_column(0, "who", who))))
+        versions.append(build_movements(lake).written.data_version)
+    assert len(set(versions)) == 1
+
+
+def test_people_with_one_hash_are_still_two(tmp_path, monkeypatch):
+    """All people in one bucket, as if their hashes were the same."""
+    text = buckets.sql_text
+    monkeypatch.setattr(buckets, "sql_text", lambda name: text(name).replace("hash(person)", "hash(0)"))
+    monkeypatch.setattr(buckets, "BUCKET_ROWS", 2)
+    rows = [(w, hour, cell) for w in "abcde" for hour, cell in ((0, A), (1, B))]
+    assert edges_of(visits_world(tmp_path, rows))[1] == {(A, B): (5, 5)}
+
+
+def test_damage_in_the_middle_of_a_file_is_an_error(tmp_path):
+    rows = [(f"p{i % 50}", i / 60, CELLS[i % 7]) for i in range(30_000)]
+    lake = visits_world(tmp_path, rows)
+    path = tmp_path / "source.parquet"
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle - 400 : middle + 400] = b"\xff" * 800
+    path.write_bytes(bytes(content))
+    with pytest.raises(SourceError, match=r"source\.parquet: cannot be read to its end"):
+        build_movements(lake)
+    assert not lake.store.exists(TableRef("movements"))
+
+
+def test_a_region_whose_grid_came_later_asks_for_movements(tmp_path):
+    lake = visits_world(tmp_path, [("p", 0, A), ("p", 1, B)])
+    grid = lake.store.path(TableRef("grid_cells", "there"))
+    lake.store.fs.mv(grid, f"{tmp_path}/aside.parquet")
+    build_movements(lake)
+    with pytest.raises(MissingTableError, match=r"grid_cells\[there\]; materialise movements again"):
+        build_mobility_edges(lake, "there")
+    build_mobility_edges(lake, "here")
+
+
+def test_an_empty_source_gives_empty_files(tmp_path):
+    lake = world(tmp_path, visits(parquet(tmp_path, visits_table([]))))
+    assert edges_of(lake)[1] == {}
+    file = lake.store.bundle_file("movements", "region=here/part.parquet")
+    assert pq.read_table(file).schema.names == ["src", "dst", "weight", "people"]
