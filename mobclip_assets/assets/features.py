@@ -17,7 +17,7 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
         group="census",
         kinds={"duckdb", "parquet"},
         deps=["grid_cells", "zone_cells", *source_names(profile, "census")],
-        code=Code(["census", "sources"], ["census_"], [profile.census]),
+        code=Code(["census", "imagery/raster", "sources"], ["census_"], [profile.census]),
     )
     def census_features(deployment: Deployment, region: str) -> StepResult:
         """People of each cell: population and histogram, by mass-preserving areal weighting of zones or rasters.
