@@ -27,10 +27,13 @@ def make_jobs() -> list["UnresolvedAssetJobDefinition"]:
         ),
         dg.define_asset_job(
             "regional_features",
-            dg.AssetSelection.assets(
-                "census_features", "poi_aggregates", "imagery_patches", "imagery_features", "mobility_edges"
-            ),
+            dg.AssetSelection.assets("census_features", "poi_aggregates", "imagery_patches", "imagery_features"),
             description="Features of a region; back-fill it over all regions before training.",
+        ),
+        dg.define_asset_job(
+            "mobility",
+            dg.AssetSelection.assets("mobility_edges"),
+            description="Movement out of a region; it needs the census of all regions.",
         ),
         dg.define_asset_job(
             "train",

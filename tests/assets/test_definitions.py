@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 
 from mobclip_assets.build import build_defs
+from mobclip_assets.jobs import make_jobs
 from mobclip_assets.materialize import plan_stages, wanted_assets
 from mobclip_core.contracts import CONTRACTS
 from mobclip_core.errors import ProfileError
@@ -100,6 +101,18 @@ def test_stages_never_need_another_region_of_their_own_stage(graph):
             else:
                 assert place[parent] <= i
     assert all(len({graph.get(key).partitions_def is None for key in stage.assets}) == 1 for stage in stages)
+
+
+def test_the_regions_of_a_job_can_run_in_any_order(graph):
+    """A backfill of a job runs its regions side by side: none may need another region's part of the same job."""
+    for job in make_jobs():
+        keys = job.selection.resolve(graph)
+        for key in keys:
+            for parent in graph.get(key).parent_keys & keys:
+                mapping = graph.get(key).partition_mappings.get(parent)
+                assert not isinstance(mapping, dg.AllPartitionMapping) or graph.get(parent).partitions_def is None, (
+                    f"{job.name}: {key} needs all of {parent}"
+                )
 
 
 def test_selection_in_dagsters_syntax(graph):

@@ -1,4 +1,4 @@
-"""A backfill on a Ray cluster of two nodes: `python -m tests.e2e.ray_backfill OUTPUT JOB...`.
+"""A backfill on a Ray cluster of two nodes: `python -m tests.e2e.ray_backfill OUTPUT`.
 
 Belongs here: what runs inside the network namespace of `test_ray`, where the ports that Ray opens reach nobody. Does
 not belong here: what the result is compared with.
@@ -15,29 +15,35 @@ from pathlib import Path
 import dagster as dg
 
 JOB_SERVER = "http://127.0.0.1:8265"
-WORKSPACE = Path(__file__).resolve().parents[2] / "workspace.yaml"
+WORKSPACE = Path(__file__).with_name("ray_workspace.yaml")
+JOBS = {
+    "cells": ("grid_cells", "zone_cells"),
+    "features": ("census_features", "poi_aggregates", "imagery_patches", "imagery_features"),
+    "movement": ("mobility_edges",),
+}
+"""Every regional asset before training; a job needs all regions of the jobs before it."""
 
 
-def main(output: Path, jobs: list[str]) -> None:
-    """Start two nodes of one CPU, back-fill the jobs over all regions, one job after the other."""
+def main(output: Path) -> None:
+    """Start two nodes of one CPU and back-fill all regions."""
     from ray.cluster_utils import Cluster
 
     # the dashboard's process is the job server
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": True})
     cluster.add_node(num_cpus=1)
     try:
-        output.write_text(json.dumps(backfill(jobs)))
+        output.write_text(json.dumps(backfill()))
     finally:
         cluster.shutdown()
 
 
-def backfill(jobs: list[str]) -> dict[str, list[dict[str, str]]]:
-    """Back-fill jobs through Dagster's command line, as a person would; returns what became of it."""
+def backfill() -> dict[str, list[dict[str, str]]]:
+    """Back-fill all regions through Dagster's command line, as a person would; returns what became of it."""
     from ray.job_submission import JobSubmissionClient
 
     dagster = Path(sys.executable).with_name("dagster")
     with dg.DagsterInstance.get() as instance:
-        for job in jobs:
+        for job in JOBS:
             command = [dagster, "job", "backfill", "-w", WORKSPACE, "-j", job, "--all", "all", "--noprompt"]
             subprocess.run([str(part) for part in command], check=True)
             while not all(run.is_finished for run in instance.get_runs()):
@@ -60,4 +66,4 @@ def backfill(jobs: list[str]) -> dict[str, list[dict[str, str]]]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    main(Path(sys.argv[1]))

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,20 +14,12 @@ from typer.testing import CliRunner
 
 from mobclip_assets.cli import app
 from mobclip_core.demo.config import TINY
+from tests.e2e.ray_backfill import JOBS
 
 pytestmark = pytest.mark.slow
 
+ASSETS = [asset for assets in JOBS.values() for asset in assets]
 ROOT = Path(__file__).resolve().parents[2]
-JOBS = ("geography", "regional_features")
-REGIONAL = (
-    "grid_cells",
-    "zone_cells",
-    "census_features",
-    "poi_aggregates",
-    "imagery_patches",
-    "imagery_features",
-    "mobility_edges",
-)
 # Ray listens on every interface without authentication: it runs where there is no interface but the loopback. With a
 # process namespace of its own, whatever it leaves behind ends with it.
 ISOLATED = ("unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c")
@@ -69,19 +62,20 @@ def test_a_backfill_on_two_nodes_equals_one_process(tiny_profile, tmp_path):
     profile = tiny_profile()
     lake = tmp_path / "lake"
     # with all that they are made of
-    materialize(profile, tmp_path / "alone", *(f"+{name}" for name in REGIONAL))
-    expected = {name: contents(lake, name) for name in REGIONAL}
-    for name in REGIONAL:
+    materialize(profile, tmp_path / "alone", *(f"+{name}" for name in ASSETS))
+    expected = {name: contents(lake, name) for name in ASSETS}
+    for name in ASSETS:
         shutil.rmtree(lake / name)
 
     outcome = on_ray(profile, tmp_path)
-    assert {(run["job"], run["region"]) for run in outcome["runs"]} == {(j, r) for j in JOBS for r in TINY.region_keys}
+    wanted = {(job, region) for job in JOBS for region in TINY.region_keys}
+    assert {(run["job"], run["region"]) for run in outcome["runs"]} == wanted
     assert {run["status"] for run in outcome["runs"]} == {"SUCCESS"}
     steps = [job for job in outcome["jobs"] if job["id"].startswith("dagster-step-")]
-    assert {job["step"] for job in steps} >= set(REGIONAL)
+    assert {job["step"] for job in steps} == set(ASSETS)
     assert {job["status"] for job in steps} == {"SUCCEEDED"}
     assert len({job["node"] for job in steps}) == 2
-    assert {name: contents(lake, name) for name in REGIONAL} == expected
+    assert {name: contents(lake, name) for name in ASSETS} == expected
 
 
 def contents(lake: Path, table: str) -> dict[str, bytes]:
@@ -92,26 +86,27 @@ def contents(lake: Path, table: str) -> dict[str, bytes]:
 
 
 def on_ray(profile: Path, folder: Path) -> dict:
-    """Back-fill the regional jobs on a cluster of two nodes that ends with this call."""
+    """Back-fill all regions on a cluster of two nodes that ends with this call."""
     home = folder / "cluster"
     home.mkdir()
     (home / "dagster.yaml").write_text(CONFIGURATION)
     output = folder / "outcome.json"
+    sockets = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     environment = os.environ | {
         "DAGSTER_HOME": str(home),
         "MOBCLIP_PROFILE": str(profile),
         "MOBCLIP_EXECUTOR": "ray",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         # paths of sockets may not be long
-        "RAY_TMPDIR": str(Path("/tmp/mobclip-ray")),
+        "RAY_TMPDIR": sockets,
         "RAY_USAGE_STATS_ENABLED": "0",
     }
-    command = f'ip link set lo up && exec "{sys.executable}" -m tests.e2e.ray_backfill "{output}" {" ".join(JOBS)}'
+    command = f'ip link set lo up && exec "{sys.executable}" -m tests.e2e.ray_backfill "{output}"'
     try:
         done = subprocess.run(
             [*ISOLATED, command], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False
         )
     finally:
-        shutil.rmtree("/tmp/mobclip-ray", ignore_errors=True)
+        shutil.rmtree(sockets, ignore_errors=True)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(output.read_text())
