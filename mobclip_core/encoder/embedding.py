@@ -4,6 +4,7 @@ Belongs here: the forward pass over all nodes, and the step that writes one regi
 here: training (see `training`).
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ from mobclip_core.encoder.checkpoint import TrainedEncoder
 from mobclip_core.encoder.device import resolve_device
 from mobclip_core.encoder.features import ModalityFeatures, assemble_features
 from mobclip_core.encoder.line import Graph, summed_degree
+from mobclip_core.encoder.modules import Tensors
 from mobclip_core.encoder.training import encoder_adjacency, feature_tensors
 from mobclip_core.errors import FingerprintError, MissingTableError
 from mobclip_core.store import TableRef
@@ -26,35 +28,50 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def embed(
-    encoder: TrainedEncoder, graph: Graph, features: ModalityFeatures | None, device: torch.device | None = None
+    encoder: TrainedEncoder,
+    graph: Graph,
+    centres: tuple[np.ndarray, np.ndarray],
+    nodes: np.ndarray,
+    features_of: Callable[[np.ndarray], ModalityFeatures],
+    device: torch.device | None = None,
 ) -> np.ndarray:
-    """Embeddings of all nodes.
+    """Embeddings of some nodes.
+
+    The propagation is over the whole graph, but only the nodes within as many steps as it has layers are computed,
+    and only their features are read.
 
     Args:
         encoder: Trained encoder.
         graph: Mobility graph over the encoder's cells.
-        features: Features of all cells, standardised with the encoder's statistics; may be None where
-            `encoder.reads_features` is false.
+        centres: Longitudes and latitudes of all cells, each (N,).
+        nodes: Numbers of the nodes wanted, (n,).
+        features_of: Gives features standardised with the encoder's statistics, of at least the cells that it is called
+            with; not called where `encoder.reads_features` is false.
         device: Where to compute; the CPU if None.
 
     Returns:
-        float32 (N, d), in node order.
+        float32 (n, d).
 
     Raises:
         MissingTableError: If the graph is about other cells than the encoder.
         FingerprintError: If the encoder reads features of another image encoder than it was trained on.
     """
     _require_same_cells(encoder, graph.cells)
-    if encoder.reads_features:
-        if features is None:
-            raise ValueError("this encoder reads features: give them")
-        _require_image_encoder(encoder, features)
     device = device or torch.device("cpu")
     options = encoder.options
+    adjacency = encoder_adjacency(graph, *centres, options, bool(encoder.config["directed"]))
+    field = adjacency.reached(nodes, options.layers)
     model = encoder.model().to(device)
-    values, masks = ({}, {}) if features is None else feature_tensors(features)
-    adjacency = encoder_adjacency(graph, features, options, bool(encoder.config["directed"])).to(device)
-    z = model({k: v.to(device) for k, v in values.items()}, {k: v.to(device) for k, v in masks.items()}, adjacency)
+    values: Tensors = {}
+    masks: Tensors = {}
+    if encoder.reads_features:
+        features = features_of(graph.cells[field])
+        _require_image_encoder(encoder, features)
+        order = np.argsort(features.cells, kind="stable")
+        row = torch.from_numpy(order[np.searchsorted(features.cells, graph.cells[field], sorter=order)])
+        values, masks = ({k: v[row].to(device) for k, v in part.items()} for part in feature_tensors(features))
+    x = model.node_input(values, masks, torch.from_numpy(field).to(device))
+    z = model.backbone(x, adjacency.among(field).to(device))[np.searchsorted(field, nodes)]
     vectors: np.ndarray = (normalize(z) if options.normalise_output else z).cpu().numpy()
     return vectors
 
@@ -81,8 +98,8 @@ def _require_image_encoder(encoder: TrainedEncoder, features: ModalityFeatures) 
 def build_embeddings(deployment: "Deployment", region: str) -> "StepResult":
     """Embed one region with the trained encoder and write its partition of `embeddings`.
 
-    The propagation runs over the whole graph, since a cell's vector depends on cells of other regions; where the
-    encoder fuses features, those of all regions are read.
+    A cell's vector depends on cells of other regions, as many steps away in the graph as the encoder has layers; where
+    the encoder fuses features, those of the regions reached are read too.
 
     Raises:
         MissingTableError: If an input is not there yet, or the region has cells that the encoder was not trained on.
@@ -95,22 +112,29 @@ def build_embeddings(deployment: "Deployment", region: str) -> "StepResult":
     store = deployment.store
     encoder = TrainedEncoder.load(store.bundle("encoder"))
     graph = open_graph(store.bundle("mobility_graph"))
-    regions = None if encoder.reads_features else [region]
-    features = assemble_features(deployment, regions, encoder.statistics)
-    here = features.region == features.regions.index(region)
-    cells = features.cells[here]
+    grid = store.read_all("grid_cells", ["cell", "region", "lon", "lat"], deployment.profile.regions.region_keys)
+    grid = grid.sort_by("cell")
+    own = assemble_features(deployment, [region], encoder.statistics)
+    cells = own.cells
     unknown = np.setdiff1d(cells, encoder.cells)
     if len(unknown):
         raise MissingTableError(
             f"region {region} has {len(unknown)} cells that the encoder was not trained on {unknown[:5].tolist()}; "
             "materialise mobility_graph, node_embeddings and encoder again (retrain)"
         )
-    device = resolve_device(deployment.profile.encoder.device)
-    everywhere = embed(encoder, graph, features if encoder.reads_features else None, device)
+    _require_same_cells(encoder, grid["cell"].to_numpy())
+
+    def features_of(wanted: np.ndarray) -> ModalityFeatures:
+        at = np.searchsorted(grid["cell"].to_numpy(), wanted)
+        reached = {region, *grid["region"].take(pa.array(at)).unique().to_pylist()}
+        regions = [name for name in deployment.profile.regions.region_keys if name in reached]
+        return own if regions == [region] else assemble_features(deployment, regions, encoder.statistics)
+
     rows = np.searchsorted(graph.cells, cells)
-    vectors = everywhere[rows]
+    centres = (grid["lon"].to_numpy(), grid["lat"].to_numpy())
+    vectors = embed(encoder, graph, centres, rows, features_of, resolve_device(deployment.profile.encoder.device))
     has = {"mobility": summed_degree(graph)[rows] > 0}
-    has |= {name: modality.mask[here] for name, modality in features.modalities.items()}
+    has |= {name: modality.mask for name, modality in own.modalities.items()}
     flags = {f"has_{name}": has[name] for name in ("mobility", "poi", "imagery", "census")}
     fingerprint = pa.array([encoder.fingerprint] * len(cells), pa.string())
     table = pa.table({"cell": cells, "vector": vector_column(vectors), "encoder": fingerprint, **flags})

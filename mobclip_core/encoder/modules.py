@@ -101,9 +101,9 @@ class MobCLIP(torch.nn.Module):
             if isinstance(module, ModalityHead):
                 module.reset_parameters()
 
-    def node_input(self, features: Tensors, masks: Tensors) -> torch.Tensor:
-        """Layer 0: (N, d)."""
-        x: torch.Tensor = self.node_table
+    def node_input(self, features: Tensors, masks: Tensors, nodes: torch.Tensor | None = None) -> torch.Tensor:
+        """Layer 0 of the nodes given, or of all: (N, d); features and masks are of the same nodes."""
+        x: torch.Tensor = self.node_table if nodes is None else self.node_table[nodes]
         for name, projection in self.fusion.items():
             # the mask covers the bias too, so that presence itself is seen
             x = x + projection(features[name]) * masks[name].unsqueeze(1)

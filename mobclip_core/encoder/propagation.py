@@ -46,6 +46,46 @@ class Adjacency:
         """The same matrix on another device."""
         return Adjacency(self.matrix.to(device), self.transpose.to(device))
 
+    def reached(self, nodes: np.ndarray, steps: int) -> np.ndarray:
+        """Nodes whose vectors decide those of the nodes given after so many layers, sorted, these included.
+
+        Args:
+            nodes: Node numbers, (n,).
+            steps: Number of layers.
+
+        Returns:
+            int64 (m,).
+        """
+        indptr, indices = self.matrix.crow_indices().numpy(), self.matrix.col_indices().numpy()
+        found = np.zeros(len(indptr) - 1, dtype=bool)
+        found[nodes] = True
+        for _ in range(steps):
+            found[indices[_entries(indptr, np.flatnonzero(found))]] = True
+        return np.flatnonzero(found)
+
+    def among(self, nodes: np.ndarray) -> "Adjacency":
+        """The entries between the nodes given, numbered anew in their order.
+
+        Args:
+            nodes: Node numbers, sorted, (m,).
+        """
+        indptr, indices = self.matrix.crow_indices().numpy(), self.matrix.col_indices().numpy()
+        number = np.full(len(indptr) - 1, -1, dtype=np.int64)
+        number[nodes] = np.arange(len(nodes))
+        entries = _entries(indptr, nodes)
+        row = np.repeat(np.arange(len(nodes)), np.diff(indptr)[nodes])
+        column = number[indices[entries]]
+        inside = column >= 0
+        edge_index = torch.from_numpy(np.stack([row[inside], column[inside]]))
+        return adjacency_of([(edge_index, self.matrix.values()[torch.from_numpy(entries[inside])])], len(nodes))
+
+
+def _entries(indptr: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Positions of all entries of some rows of a CSR matrix, row after row."""
+    lengths = np.diff(indptr)[rows].astype(np.int64)
+    starts = np.repeat(indptr[rows].astype(np.int64) - np.cumsum(lengths) + lengths, lengths)
+    return np.asarray(starts + np.arange(lengths.sum()))
+
 
 class _Product(torch.autograd.Function):
     """`A @ x` whose backward pass is one product with the stored transpose."""

@@ -41,14 +41,15 @@ def feature_tensors(features: ModalityFeatures, dtype: torch.dtype = torch.float
 
 def encoder_adjacency(
     graph: Graph,
-    features: ModalityFeatures | None,
+    lon: np.ndarray,
+    lat: np.ndarray,
     config: "EncoderConfig",
     directed: bool,
     dtype: torch.dtype = torch.float32,
 ) -> Adjacency:
-    """The propagation matrix that the options ask for; features are read for the cells' centres only."""
+    """The propagation matrix that the options ask for; `lon` and `lat` (N,) are the centres of the cells."""
     weight = config.spatial_edges_weight
-    spatial = neighbour_edges(features.lon, features.lat) if features is not None and weight > 0 else None
+    spatial = neighbour_edges(lon, lat) if weight > 0 else None
     return graph_adjacency(graph, directed=directed, spatial=spatial, spatial_weight=weight, dtype=dtype)
 
 
@@ -207,7 +208,7 @@ def train(
         model = model.to(device)
         values, masks = feature_tensors(features, dtype)
         on_device = tuple({k: v.to(device) for k, v in part.items()} for part in (values, masks))
-        adjacency = encoder_adjacency(graph, features, config, directed, dtype).to(device)
+        adjacency = encoder_adjacency(graph, features.lon, features.lat, config, directed, dtype).to(device)
         trainer = _Trainer(model, (on_device[0], on_device[1]), adjacency, cells, config)
         state, history, best = _fit(trainer, config)
     for name, modality in features.modalities.items():

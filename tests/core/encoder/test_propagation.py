@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch_geometric.nn import LGConv
 
 from mobclip_core.encoder.propagation import (
@@ -166,3 +168,23 @@ def test_spatial_edges_reach_isolated_cells():
 
 def test_name():
     assert str(LightGCN(2)) == "LightGCN(num_layers=2)"
+
+
+@given(st.integers(1, 12), st.integers(0, 30), st.integers(0, 3), st.integers(0, 10_000))
+def test_a_part_of_the_graph_gives_what_the_whole_gives(n, edges, steps, seed):
+    random = np.random.default_rng(seed)
+    index = torch.from_numpy(random.integers(0, n, (2, edges)))
+    adjacency = adjacency_of([(index, torch.from_numpy(random.random(edges)))], n)
+    nodes = np.unique(random.integers(0, n, 2))
+    x = torch.from_numpy(random.normal(size=(n, 3)))
+    whole, field = x, adjacency.reached(nodes, steps)
+    part, among = x[field], adjacency.among(field)
+    for _ in range(steps):
+        whole, part = propagate(adjacency, whole), propagate(among, part)
+    torch.testing.assert_close(part[np.searchsorted(field, nodes)], whole[nodes], rtol=0, atol=1e-12)
+    dense = adjacency.matrix.to_dense().numpy() != 0
+    reached = np.zeros(n, dtype=bool)
+    reached[nodes] = True
+    for _ in range(steps):
+        reached |= dense[reached].any(axis=0)
+    assert np.array_equal(np.flatnonzero(reached), field)

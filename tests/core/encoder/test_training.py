@@ -67,6 +67,10 @@ def test_renumbering_permutes_the_embeddings_and_nothing_else(options, world, ch
         np.testing.assert_allclose(moved.tensors[name], plain.tensors[name], atol=1e-8, err_msg=name)
 
 
+def embed_all(trained, graph, features):
+    return embed(trained, graph, (features.lon, features.lat), np.arange(len(features)), lambda _: features)
+
+
 def in_float32(trained):
     return replace(trained, tensors={name: value.astype(np.float32) for name, value in trained.tensors.items()})
 
@@ -78,8 +82,34 @@ def test_embedding_is_equivariant(options, world):
     moved_features, moved_graph = permuted(features, graph, order)
     tensors = {**trained.tensors, "node_table": trained.tensors["node_table"][order]}
     moved = replace(trained, tensors=tensors, cells=trained.cells[order])
-    found = embed(moved, moved_graph, moved_features)
-    np.testing.assert_allclose(found, embed(trained, graph, features)[order], atol=1e-5)
+    found = embed_all(moved, moved_graph, moved_features)
+    np.testing.assert_allclose(found, embed_all(trained, graph, features)[order], atol=1e-5)
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2])
+def test_some_nodes_need_those_within_reach_only(options, world, layers):
+    features, graph = world
+    trained = train(features, graph, vectors(40), options(max_epochs=1, layers=layers, **FULL))
+    nodes = np.array([3, 17])
+    asked = []
+
+    def features_of(cells):
+        asked.append(set(cells.tolist()))
+        return features
+
+    found = embed(trained, graph, (features.lon, features.lat), nodes, features_of)
+    np.testing.assert_allclose(found, embed_all(trained, graph, features)[nodes], atol=1e-6)
+    [cells] = asked
+    assert set(graph.cells[nodes].tolist()) <= cells
+    if layers == 0:
+        assert len(cells) == 2
+    # what lies beyond has no part in it
+    values = {
+        k: replace(m, values=np.where(np.isin(features.cells, list(cells))[:, None], m.values, 7))
+        for k, m in features.modalities.items()
+    }
+    blind = replace(features, modalities=values)
+    assert np.array_equal(embed(trained, graph, (features.lon, features.lat), nodes, lambda _: blind), found)
 
 
 def test_early_stopping_restores_the_best_epoch(options, world):
@@ -186,7 +216,7 @@ def test_save_and_load(options, world, tmp_path):
     assert np.array_equal(loaded.cells, trained.cells)
     assert loaded.cells.dtype == np.uint64
     assert np.array_equal(loaded.statistics["poi"].mean, features.modalities["poi"].statistics.mean)
-    assert np.array_equal(embed(loaded, graph, features), embed(trained, graph, features))
+    assert np.array_equal(embed_all(loaded, graph, features), embed_all(trained, graph, features))
     assert json.loads((tmp_path / "config.json").read_text())["image_encoder"] == "image-encoder"
 
 
@@ -204,29 +234,31 @@ def test_paper_encoder_embeds_without_features(options, world):
     features, graph = world
     trained = train(features, graph, vectors(40, [39]), options(max_epochs=2))
     assert not trained.reads_features
-    z = embed(trained, graph, None)
+
+    def never(cells):
+        raise AssertionError(f"features of {cells} were read")
+
+    z = embed(trained, graph, (features.lon, features.lat), np.arange(40), never)
     assert z.dtype == np.float32
-    assert np.array_equal(z, embed(trained, graph, features))
+    assert np.array_equal(z, embed_all(trained, graph, features))
     assert np.array_equal(z[39], trained.tensors["node_table"][39])
 
 
 def test_normalised_output(options, world):
     features, graph = world
     trained = train(features, graph, vectors(40), options(max_epochs=1, normalise_output=True, **FULL))
-    np.testing.assert_allclose(np.linalg.norm(embed(trained, graph, features), axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(embed_all(trained, graph, features), axis=1), 1, rtol=1e-5)
 
 
 def test_embed_refuses_what_it_was_not_trained_for(options, world):
     features, graph = world
     trained = train(features, graph, vectors(40), options(max_epochs=1, **FULL))
     assert trained.reads_features
-    with pytest.raises(ValueError, match="reads features"):
-        embed(trained, graph, None)
     with pytest.raises(FingerprintError, match="retrain"):
-        embed(trained, graph, replace(features, image_encoder="another"))
+        embed_all(trained, graph, replace(features, image_encoder="another"))
     fewer = make_cells(30)
     with pytest.raises(MissingTableError, match=r"gone.*retrain"):
-        embed(trained, make_graph(fewer, random_edges(30, 90)), make_features(fewer))
+        embed_all(trained, make_graph(fewer, random_edges(30, 90)), make_features(fewer))
 
 
 def test_devices():
