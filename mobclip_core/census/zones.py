@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import duckdb
 import numpy as np
 import pyarrow as pa
+from scipy.sparse import csr_matrix
 
 from mobclip_core.census.people import People
 from mobclip_core.deployment import Count, Deployment
@@ -44,7 +45,8 @@ def people_of_zones(deployment: Deployment, config: CensusZones, region: str) ->
     """
     with _census(deployment, config, region) as (connection, counts):
         cells = connection.execute(sql_text("census_cells"), {"least_share": SNAPPED_SHARE}).to_arrow_table()
-        cell_bins = connection.execute(sql_text("census_cell_bins")).to_arrow_table()
+        bins = connection.table("census_bins").to_arrow_table()
+        crosswalk = connection.table("zone_cells").to_arrow_table()
         counts |= _mismatches(connection, deployment, config)
     if counts["rows"] and counts["rows_without_zone"] == counts["rows"]:
         raise SourceError(
@@ -53,12 +55,33 @@ def people_of_zones(deployment: Deployment, config: CensusZones, region: str) ->
             column=config.id_column,
             hint="name the column that holds the layer's identifiers, with the same digits and leading zeros",
         )
-    histogram = np.zeros((cells.num_rows, len(config.histogram)))
-    row = np.searchsorted(cells.column("cell").to_numpy(), cell_bins.column("cell").to_numpy())
-    histogram[row, cell_bins.column("bin").to_numpy()] = cell_bins.column("people").to_numpy()
-    columns = (cells.column(name).to_numpy() for name in ("cell", "population", "zone_share"))
-    number, population, share = columns
-    return People(number, population, histogram, share), counts
+    number, population, share = (cells.column(name).to_numpy() for name in ("cell", "population", "zone_share"))
+    return People(number, population, cell_histograms(number, crosswalk, bins, len(config.histogram)), share), counts
+
+
+def cell_histograms(cells: np.ndarray, crosswalk: pa.Table, census_bins: pa.Table, bins: int) -> np.ndarray:
+    """People of each cell by bin: the weighted sum over its zones.
+
+    A sparse product, since a sorted sum for every cell and bin takes DuckDB ten times as long; it adds zones up in
+    their order too, so that sums come out the same to the last bit.
+
+    Args:
+        cells: uint64, sorted, shape (n,).
+        crosswalk: Columns zone, cell, weight; every cell is one of `cells`.
+        census_bins: Columns zone, bin, people; every zone is in the crosswalk.
+        bins: Number of bins.
+
+    Returns:
+        float64, shape (n, bins).
+    """
+    zones, zone = np.unique(crosswalk.column("zone").to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
+    people = np.zeros((len(zones), bins))
+    position = np.searchsorted(zones, census_bins.column("zone").to_numpy(zero_copy_only=False).astype(str))
+    people[position, census_bins.column("bin").to_numpy()] = census_bins.column("people").to_numpy()
+    row = np.searchsorted(cells, crosswalk.column("cell").to_numpy())
+    weights = csr_matrix((crosswalk.column("weight").to_numpy(), (row, zone)), shape=(len(cells), len(zones)))
+    weights.sort_indices()
+    return np.asarray(weights @ people)
 
 
 def totals_of_zones(deployment: Deployment, config: CensusZones, region: str) -> np.ndarray:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mobclip_core.areal import build_zone_cells
 from mobclip_core.census import SNAPPED_SHARE, build_census_features, check_census_totals, check_minimum_people
+from mobclip_core.census.zones import cell_histograms
 from mobclip_core.contracts import matrix_of, vector_column
 from mobclip_core.errors import MissingTableError, SourceError
 from mobclip_core.store import TableRef
@@ -74,6 +75,16 @@ def test_people_are_the_weighted_sum_by_hand(tmp_path):
     assert result.counts["population"] == 140
     assert result.counts["cells_with_census"] == 2
     assert result.counts["zones"] == 2
+
+
+def test_histograms_are_weighted_sums_by_hand():
+    crosswalk = pa.table(
+        {"zone": ["b", "a", "a"], "cell": pa.array([7, 5, 7], pa.uint64()), "weight": [1.0, 0.25, 0.75]}
+    )
+    bins = pa.table({"zone": ["a", "b", "a"], "bin": [0, 0, 2], "people": [60.0, 10.0, 30.0]})
+    found = cell_histograms(np.array([5, 6, 7], dtype=np.uint64), crosswalk, bins, 3)
+    assert found.tolist() == [[15.0, 0.0, 7.5], [0.0, 0.0, 0.0], [55.0, 0.0, 22.5]]
+    assert cell_histograms(np.zeros(0, dtype=np.uint64), crosswalk[:0], bins[:0], 3).shape == (0, 3)
 
 
 def test_bins_keep_the_order_of_the_profile_and_percentages_use_their_base(tmp_path):
