@@ -97,6 +97,9 @@ def test_other_is_the_last_category_wherever_the_profile_lists_it(write):
         ({"imagery__encoder": {"kind": "timm"}}, ["imagery.encoder.timm.model", "required"]),
         ({"poi__points": {"p": {"file": "p.csv", "lon": "x", "category": "shop"}}}, ["poi.points.p", "exactly one"]),
         ({"poi__points": {"p": {"file": "p.csv", "wkt": "g"}}}, ["poi.points.p", "category_column or category"]),
+        ({"poi__points": {"p": {"kind": "overtur", "file": "p"}}}, ["poi.points.p", "'table', 'overture'"]),
+        ({"poi__points": {"p": {"kind": "foursquare", "file": "p", "level": 0}}}, ["poi.points.p.foursquare.level"]),
+        ({"poi__minimum_count": -1}, ["poi.minimum_count", "greater than or equal to 0"]),
         (
             {
                 "mobility__sources": {
