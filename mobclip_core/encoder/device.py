@@ -31,3 +31,18 @@ def deterministic(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+@contextlib.contextmanager
+def one_thread(device: torch.device) -> Iterator[None]:
+    """Many small products on one core inside the block: handing each out to threads takes longer than doing it.
+
+    Measured on two busy cores, batches of five images: 0.3 ms an image with one thread, 5 ms with two.
+    """
+    before = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

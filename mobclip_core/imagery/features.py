@@ -15,6 +15,7 @@ import safetensors.numpy
 import torch
 from torch.nn import functional
 
+from mobclip_core.encoder.device import one_thread
 from mobclip_core.errors import MobclipError
 from mobclip_core.workers import ahead
 
@@ -210,7 +211,7 @@ class RandomConvolutionalEncoder:
         positions = (patches.shape[2] - side + 1) * (patches.shape[3] - side + 1)
         batch = max(1, _ACTIVATIONS_AT_A_TIME[self.device.type] // (filters * positions))
         result = np.empty((len(patches), self.dimensions), dtype=np.float32)
-        with torch.inference_mode():
+        with torch.inference_mode(), one_thread(self.device):
             for start in range(0, len(patches), batch):
                 images = torch.from_numpy(np.array(patches[start : start + batch])).to(self.device, torch.float32)
                 result[start : start + batch] = self._features(images).cpu().numpy()
