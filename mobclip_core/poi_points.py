@@ -88,6 +88,8 @@ def build_poi_points(deployment: Deployment) -> StepResult:
             _LOG.info("reading POIs of %s", name)
             locator = Locator(cells, profile.grid.resolution, codes, points.aliases, _one_category(points))
             counts[name] = _gather(connection, deployment, points, locator)
+        if len(counts) > 1:
+            connection.execute(sql_text("poi_regathered"))
         connection.register("poi_words", codes.table(profile.poi.all_categories))
         _LOG.info("writing %d regions", len(regions))
         result: list[Written] = []

@@ -144,9 +144,11 @@ def test_poi_staged_poi_drop_duplicates_and_poi_gather_staged(connection):
         assert gathered(connection) == expected
 
 
-def test_poi_gathered(connection):
+def test_poi_regathered_and_poi_gathered(connection):
     rows = [(NONE, "n", 1), (ODD, None, 2), (SHOP, "n", 3), (SHOP, None, 4), (SHOP, "n", 5), (NONE, None, 6)]
     connection.executemany("INSERT INTO poi_gathered VALUES (?, ?, ?)", rows)
+    result(connection, "poi_regathered")
+    assert len(gathered(connection)) == 5
     assert result(connection, "poi_gathered") == [
         (1, 0, True, "shop", 4),
         (1, 0, True, "shop: n", 8),
