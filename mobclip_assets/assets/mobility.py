@@ -8,6 +8,9 @@ from mobclip_assets.partitions import all_regions
 from mobclip_core.deployment import Deployment, StepResult
 
 GROUP = "mobility"
+_MOVEMENTS = [
+    f"mobility/{name}" for name in ("movements", "buckets", "locating", "spreading", "flows", "noise", "privacy")
+]
 
 
 def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
@@ -19,7 +22,7 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
         kinds={"duckdb", "parquet"},
         deps=[all_regions("grid_cells"), all_regions("zone_cells"), *source_names(profile, "mobility_")],
         code=Code(
-            [*(f"mobility/{name}" for name in ("movements", "buckets", "flows", "noise", "privacy")), "sources"],
+            [*_MOVEMENTS, "sources/tables", "sources/origin_destination", "bulk_cells", "crosswalk"],
             ["mobility_"],
             [profile.grid, profile.mobility],
         ),

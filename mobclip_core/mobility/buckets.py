@@ -166,7 +166,6 @@ def _gather(
                 connection.register("mobility_bucket", rows)
                 connection.execute(statement, parameters)
                 connection.unregister("mobility_bucket")
-                del rows
             buckets.forget(i)
             for status, moved in connection.execute(sql_text("mobility_movement_counts")).fetchall():
                 movements[status] = movements.get(status, 0) + moved

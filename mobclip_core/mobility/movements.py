@@ -159,7 +159,6 @@ def _write_region(
             connection.register("mobility_parts", rows)
             connection.execute(sql_text("mobility_candidates"), {"region": number})
             connection.unregister("mobility_parts")
-            del rows
         parameters = {"minimum_people": config.minimum_people, "self_loops": config.self_loops}
         connection.execute(sql_text("mobility_judged"), parameters)
         report.add_edges(name, region, connection.execute(sql_text("mobility_edge_counts")).fetchall())

@@ -1,6 +1,6 @@
 """Rows spread over many temporary files by number, and read back number by number.
 
-Belongs here: splitting batches, writing Arrow streams, memory-mapping them. Does not belong here: what the rows mean
+Belongs here: splitting batches, writing and reading Arrow streams. Does not belong here: what the rows mean
 (see `buckets`).
 """
 
@@ -65,13 +65,14 @@ class Spreader:
         return self._folder / f"{i}.arrow"
 
     @contextlib.contextmanager
-    def reading(self, i: int) -> Iterator[pa.Table | None]:
-        """The rows of one number, memory-mapped; None if there are none. Nothing may keep them after the block."""
+    def reading(self, i: int) -> Iterator[pa.RecordBatchReader | None]:
+        """The rows of one number, to be read once; None if there are none."""
         if not self._path(i).exists():
             yield None
             return
-        with pa.memory_map(str(self._path(i))) as source, pa.ipc.open_stream(source) as stream:
-            yield stream.read_all()
+        # not memory-mapped: pages of a mapped file count as memory of this process
+        with pa.OSFile(str(self._path(i)), "rb") as source, pa.ipc.open_stream(source) as stream:
+            yield stream
 
     def forget(self, i: int) -> None:
         """Free the disk space of one number."""

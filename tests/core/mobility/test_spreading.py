@@ -16,7 +16,7 @@ def test_rows_are_read_back_by_number(tmp_path):
     found = []
     for i in range(4):
         with spread.reading(i) as rows:
-            found.append(None if rows is None else rows["value"].to_pylist())
+            found.append(None if rows is None else rows.read_all()["value"].to_pylist())
     assert found == [[11], None, [10, 12, 14], [13]]
     spread.forget(2)
     spread.forget(1)
