@@ -18,6 +18,16 @@ def test_the_example_profile_is_valid(tmp_path):
     assert profile.regions.file == str(tmp_path / "provinces.gpkg")
 
 
+def test_the_profile_from_open_data_is_valid(tmp_path):
+    block = re.search(r"```yaml\n(name: spain.*?)```", README, re.DOTALL)
+    assert block is not None
+    path = tmp_path / "spain.yaml"
+    path.write_text(block.group(1))
+    profile = load_profile(str(path))
+    assert profile.poi.points["osm"].file == str(tmp_path / "open_data" / "spain-latest.osm.pbf")
+    assert profile.mobility.sources["trips"].kind == "mitma"
+
+
 def test_files_and_folders_that_it_names_exist():
     root = Path(__file__).resolve().parents[2]
     pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", README)
