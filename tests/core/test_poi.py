@@ -79,7 +79,7 @@ def test_every_bad_row_is_counted_once(tmp_path):
     x, y = lakes.centre(HERE[0])
     rows = [
         point(HERE[0], ident=1),
-        point(HERE[0], 'school', ident=1),  # same id and place: the first category stays
+        point(HERE[0], "school", ident=1),  # same id and place: the first category stays
         point(HERE[0]),  # no id: never a duplicate
         point(HERE[0]),
         (None, y, "shop", "", ""),
