@@ -60,7 +60,7 @@ def make_sources(profile: Profile) -> dg.AssetsDefinition:
     with warnings.catch_warnings():
         # marked as beta in this version of Dagster, which is pinned exactly
         warnings.simplefilter("ignore", dg.BetaWarning)
-        return dg.multi_observable_source_asset(
+        observable: dg.AssetsDefinition = dg.multi_observable_source_asset(
             name="observe_sources",
             can_subset=True,
             specs=[
@@ -75,3 +75,4 @@ def make_sources(profile: Profile) -> dg.AssetsDefinition:
                 for key, files in shown.items()
             ],
         )(observe_sources)
+    return observable
