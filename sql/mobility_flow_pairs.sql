@@ -27,11 +27,11 @@ judged AS (
     SELECT
         CASE
             WHEN $code_digits IS NULL OR regexp_full_match(origin, '[0-9]{' || $code_digits || '}')
-                THEN left(origin, coalesce($zone_digits, length(origin)))
+                THEN CASE WHEN $zone_digits IS NULL THEN origin ELSE left(origin, $zone_digits) END
         END AS origin,
         CASE
             WHEN $code_digits IS NULL OR regexp_full_match(destination, '[0-9]{' || $code_digits || '}')
-                THEN left(destination, coalesce($zone_digits, length(destination)))
+                THEN CASE WHEN $zone_digits IS NULL THEN destination ELSE left(destination, $zone_digits) END
         END AS destination,
         occasion,
         CASE WHEN isfinite(count) AND count BETWEEN 0 AND 1e15 THEN count ELSE 0 END::DECIMAL(38, 18) AS amount,
@@ -55,12 +55,24 @@ occasions AS (
     FROM judged
     GROUP BY status, origin, destination, occasion
 )
+-- without occasions the pairs are already gathered
+SELECT
+    status,
+    origin,
+    destination,
+    rows,
+    weight,
+    CASE WHEN $occasion = 'row' THEN largest ELSE weight END::DOUBLE AS people
+FROM occasions
+WHERE $occasion IN ('row', 'trip')
+UNION ALL
 SELECT
     status,
     origin,
     destination,
     sum(rows)::BIGINT AS rows,
     sum(weight) AS weight,
-    max(CASE WHEN $occasion = 'row' THEN largest ELSE weight END)::DOUBLE AS people
+    max(weight)::DOUBLE AS people
 FROM occasions
+WHERE $occasion IN ('file', 'named')
 GROUP BY status, origin, destination
