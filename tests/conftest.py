@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from mobclip_core.demo.config import TINY
 from mobclip_core.demo.generate import generate_demo
 from mobclip_core.profile import PROFILES_DIR
 
 # machines that run the tests are shared and noisy: slow is not wrong
-settings.register_profile("project", deadline=None)
+settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
 
 FAST: dict[str, Any] = {
