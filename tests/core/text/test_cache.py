@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from mobclip_core.store import Store
 from mobclip_core.text import CachedTextEncoder, HashedNgramEncoder
 
+STRINGS = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=6)
+
 
 class CountingEncoder:
     """Vectors from a hash of the string; remembers what it was asked."""
