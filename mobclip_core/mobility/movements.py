@@ -13,9 +13,10 @@ The bundle has two files for each region of origin::
 smallest noisy number, never an exact one.
 """
 
+import itertools
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import duckdb
@@ -40,6 +41,9 @@ from mobclip_core.store import TableRef, Written
 BUNDLE = "movements"
 _LOG = logging.getLogger(__name__)
 _BATCH_ROWS = 1_000_000
+SLICE_ROWS = 4_000_000
+"""Edges of single buckets that are merged at once, about."""
+_LAST_CELL = (1 << 64) - 1
 
 
 def region_file(region: str, name: str = "part") -> str:
@@ -150,6 +154,53 @@ def _write_region(
 ) -> None:
     """Judge the edges of every source that start in a region (its number and key), and write the region's two files."""
     number, region = place
+    minimum_people = deployment.profile.mobility.minimum_people
+    written, flows = bundle / region_file(region), bundle / region_file(region, "zones")
+    slices = _slices(connection, number, edges)
+    _write(
+        itertools.chain.from_iterable(
+            _merged(connection, deployment, place, edges, bounds, report) for bounds in slices
+        ),
+        written,
+    )
+    reader = connection.execute(sql_text("mobility_region_flows"), {"region": region}).to_arrow_reader(_BATCH_ROWS)
+    _write(_tables(reader), flows)
+    for file in (written, flows):
+        require_anonymous(file, minimum_people)
+
+
+def _slices(connection: duckdb.DuckDBPyConnection, number: int, edges: dict[str, Spreader]) -> list[tuple[int, int]]:
+    """First and last cell of origin of the slices of a region that are merged one after the other, in order.
+
+    A region of a few cells holds most of a country's movements; slices keep what is in memory as small there.
+    """
+    if sum(parts.rows(number % parts.number) for parts in edges.values()) <= SLICE_ROWS:
+        return [(0, _LAST_CELL)]
+    found = []
+    for parts in edges.values():
+        with parts.reading(number % parts.number) as rows:
+            if rows is not None:
+                connection.register("mobility_parts", rows)
+                found.append(connection.execute(sql_text("mobility_src_rows"), {"region": number}).to_arrow_table())
+                connection.unregister("mobility_parts")
+    table = pa.concat_tables(found)
+    cells, place = np.unique(table["src"].to_numpy(), return_inverse=True)
+    rows_before = np.cumsum(np.bincount(place, weights=table["rows"].to_numpy(), minlength=len(cells)))
+    # the first cell of each slice after the first
+    cuts = cells[np.flatnonzero(np.diff(rows_before // SLICE_ROWS)) + 1].tolist()
+    return list(zip([0, *cuts], [*(cut - 1 for cut in cuts), _LAST_CELL], strict=True))
+
+
+def _merged(
+    connection: duckdb.DuckDBPyConnection,
+    deployment: Deployment,
+    place: tuple[int, str],
+    edges: dict[str, Spreader],
+    bounds: tuple[int, int],
+    report: Report,
+) -> Iterator[pa.Table]:
+    """The published edges of one slice of a region, sorted."""
+    number, region = place
     config = deployment.profile.mobility
     connection.execute(sql_text("mobility_contributions_table"))
     for name, parts in edges.items():
@@ -157,42 +208,44 @@ def _write_region(
             if rows is None:
                 continue
             connection.register("mobility_parts", rows)
-            connection.execute(sql_text("mobility_candidates"), {"region": number})
+            parameters = {"region": number, "first_src": bounds[0], "last_src": bounds[1]}
+            connection.execute(sql_text("mobility_candidates"), parameters)
             connection.unregister("mobility_parts")
-        parameters = {"minimum_people": config.minimum_people, "self_loops": config.self_loops}
-        connection.execute(sql_text("mobility_judged"), parameters)
+        rules = {"minimum_people": config.minimum_people, "self_loops": config.self_loops}
+        connection.execute(sql_text("mobility_judged"), rules)
         report.add_edges(name, region, connection.execute(sql_text("mobility_edge_counts")).fetchall())
         if name in report.calibrations:
             exact = connection.execute(sql_text("mobility_exact_edges")).to_arrow_table()
             noisy = add_noise(exact, report.calibrations[name])
-            report.fates[name, region].below_threshold = exact.num_rows - noisy.num_rows
+            report.fates[name, region].below_threshold += exact.num_rows - noisy.num_rows
             connection.register("mobility_published", noisy)
         else:
             connection.execute(sql_text("mobility_published"))
         connection.execute(sql_text("mobility_contribute"))
-    written = bundle / region_file(region)
-    _write(connection.execute(sql_text("mobility_edges")).to_arrow_reader(_BATCH_ROWS), written)
-    flows = bundle / region_file(region, "zones")
-    _write(
-        connection.execute(sql_text("mobility_region_flows"), {"region": region}).to_arrow_reader(_BATCH_ROWS), flows
-    )
-    for file in (written, flows):
-        require_anonymous(file, config.minimum_people)
+    yield from _tables(connection.execute(sql_text("mobility_edges")).to_arrow_reader(_BATCH_ROWS))
 
 
-def _write(reader: pa.RecordBatchReader, file: Path) -> None:
+def _tables(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
+    """The batches of a result; where it is empty, its schema."""
+    yield reader.schema.empty_table()
+    for batch in reader:
+        yield pa.Table.from_batches([batch])
+
+
+def _write(tables: Iterator[pa.Table], file: Path) -> None:
     """Write rows in groups of one size, so that the bytes depend on the rows alone."""
-    with pq.ParquetWriter(file, reader.schema, compression="zstd") as writer:
-        for group in _groups(reader):
+    first = next(tables)
+    with pq.ParquetWriter(file, first.schema, compression="zstd") as writer:
+        for group in _groups(itertools.chain([first], tables)):
             writer.write_table(group, row_group_size=_BATCH_ROWS)
 
 
-def _groups(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
-    waiting = reader.schema.empty_table()
-    for batch in reader:
-        waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch])])
+def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    waiting: pa.Table | None = None
+    for table in tables:
+        waiting = table if waiting is None else pa.concat_tables([waiting, table])
         while waiting.num_rows >= _BATCH_ROWS:
             yield waiting.slice(0, _BATCH_ROWS).combine_chunks()
             waiting = waiting.slice(_BATCH_ROWS)
-    if waiting.num_rows:
+    if waiting is not None and waiting.num_rows:
         yield waiting.combine_chunks()

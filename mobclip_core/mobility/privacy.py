@@ -67,15 +67,16 @@ class Report:
     calibrations: dict[str, Calibration] = field(default_factory=dict)
 
     def add_edges(self, source: str, region: str, found: Iterable[tuple[str, int, float]]) -> None:
-        """Add a region's edges by fate (kept, below_k, self_loop) -> edges, weight."""
+        """Add edges of a region by fate (kept, below_k, self_loop) -> edges, weight."""
         fates = self.fates.setdefault((source, region), Fates())
         for fate, edges, weight in found:
             if fate == "kept":
-                fates.kept, fates.weight = edges, weight
+                fates.kept, fates.weight = fates.kept + edges, fates.weight + weight
             elif fate == "below_k":
-                fates.below_k, fates.below_k_weight = edges, weight
+                fates.below_k, fates.below_k_weight = fates.below_k + edges, fates.below_k_weight + weight
             else:
-                fates.self_loops, fates.self_loop_weight = edges, weight
+                fates.self_loops += edges
+                fates.self_loop_weight += weight
 
     def add_flows(self, source: str, by_region: Mapping[tuple[str, str], tuple[int, float]]) -> None:
         """Add a source of flows between zones: region and fate (kept, below_k) -> flows, weight."""

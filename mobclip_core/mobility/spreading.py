@@ -31,6 +31,7 @@ class Spreader:
         folder.mkdir(parents=True)
         self._folder, self.number = folder, number
         self._writers: dict[int, pa.RecordBatchStreamWriter] = {}
+        self._rows = np.zeros(number, dtype=np.int64)
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -52,6 +53,7 @@ class Spreader:
         order = np.argsort(numbers.astype(np.uint16), kind="stable")
         ordered = rows.take(pa.array(order))
         bounds = np.searchsorted(numbers[order], np.arange(self.number + 1))
+        self._rows += np.diff(bounds)
         for i in np.flatnonzero(np.diff(bounds)):
             self._writer(int(i), rows.schema).write_batch(ordered.slice(bounds[i], bounds[i + 1] - bounds[i]))
 
@@ -73,6 +75,10 @@ class Spreader:
         # not memory-mapped: pages of a mapped file count as memory of this process
         with pa.OSFile(str(self._path(i)), "rb") as source, pa.ipc.open_stream(source) as stream:
             yield stream
+
+    def rows(self, i: int) -> int:
+        """How many rows one number has."""
+        return int(self._rows[i])
 
     def forget(self, i: int) -> None:
         """Free the disk space of one number."""

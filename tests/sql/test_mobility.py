@@ -153,8 +153,11 @@ def test_mobility_candidates(connection):
     rows = [(0, A, B, 3, 2), (0, A, B, 4, 1), (1, C, A, 5, 1)]
     columns = "region INTEGER, src UBIGINT, dst UBIGINT, movements BIGINT, people BIGINT"
     table(connection, "mobility_parts", rows, columns)
-    result(connection, "mobility_candidates", region=0)
+    result(connection, "mobility_candidates", region=0, first_src=0, last_src=A)
     assert rows_of(connection, "FROM mobility_candidates") == [(A, B, 7, 3)]
+    result(connection, "mobility_candidates", region=0, first_src=A + 1, last_src=(1 << 64) - 1)
+    assert rows_of(connection, "FROM mobility_candidates") == []
+    assert result(connection, "mobility_src_rows", region=0) == [(A, 2)]
 
 
 FLOWS = "source_row BIGINT, origin VARCHAR, destination VARCHAR, count DOUBLE"

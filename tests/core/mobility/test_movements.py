@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mobclip_core.errors import MissingTableError, SourceError
-from mobclip_core.mobility import buckets
+from mobclip_core.mobility import buckets, movements
 from mobclip_core.mobility.edges import build_mobility_edges, check_mobility_privacy
 from mobclip_core.mobility.movements import build_movements
 from mobclip_core.store import TableRef
@@ -277,7 +277,7 @@ def contents(bundle):
 def test_neither_files_nor_rows_nor_buckets_change_a_byte(tmp_path_factory, rows, files, bucket_rows, random):
     folder = tmp_path_factory.mktemp("files")
     trip_rows = [(who, A, cell) for who, _, cell in rows]
-    bundles = []
+    bundles, counts = [], []
     for turn in range(2):
         for old in folder.glob("*_*.parquet"):
             old.unlink()
@@ -288,13 +288,15 @@ def test_neither_files_nor_rows_nor_buckets_change_a_byte(tmp_path_factory, rows
         sources = visits(f"{folder}/visits_*.parquet") | trips(f"{folder}/trips_*.parquet", person="who")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(buckets, "BUCKET_ROWS", bucket_rows if turn else 10**9)
+            patch.setattr(movements, "SLICE_ROWS", bucket_rows if turn else 10**9)
             lake = world(folder, sources, 2)
-            build_movements(lake)
+            counts.append(build_movements(lake).counts)
         bundles.append(contents(lake.store.bundle("movements")))
         order = list(zip(rows, trip_rows, strict=True))
         random.shuffle(order)
         rows, trip_rows = [row for row, _ in order], [row for _, row in order]
     assert bundles[0] == bundles[1]
+    assert counts[0] == counts[1]
     assert sorted(bundles[0]) == [f"region={r}/{f}.parquet" for r in ("here", "there") for f in ("part", "zones")]
 
 

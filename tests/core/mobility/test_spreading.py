@@ -18,6 +18,7 @@ def test_rows_are_read_back_by_number(tmp_path):
         with spread.reading(i) as rows:
             found.append(None if rows is None else rows.read_all()["value"].to_pylist())
     assert found == [[11], None, [10, 12, 14], [13]]
+    assert [spread.rows(i) for i in range(4)] == [1, 0, 3, 1]
     spread.forget(2)
     spread.forget(1)
     with spread.reading(2) as rows:
