@@ -104,7 +104,7 @@ def on_ray(profile: Path, folder: Path) -> dict:
     command = f'ip link set lo up && exec "{sys.executable}" -m tests.e2e.ray_backfill "{output}"'
     try:
         done = subprocess.run(
-            [*ISOLATED, command], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False
+            [*ISOLATED, command], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False
         )
     finally:
         shutil.rmtree(sockets, ignore_errors=True)
