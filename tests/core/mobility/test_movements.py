@@ -347,3 +347,16 @@ def test_an_empty_source_gives_empty_files(tmp_path):
     assert edges_of(lake)[1] == {}
     file = lake.store.bundle_file("movements", "region=here/part.parquet")
     assert pq.read_table(file).schema.names == ["src", "dst", "weight", "people"]
+
+
+def test_rows_are_written_in_groups_of_one_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(movements, "_BATCH_ROWS", 3)
+    rows = [
+        (f"p{i}", hour, cell)
+        for i, (a, b) in enumerate(itertools.permutations(HERE, 2))
+        for hour, cell in ((0, a), (1, b))
+    ]
+    lake = visits_world(tmp_path, rows)
+    assert len(edges_of(lake)[1]) == 12
+    file = pq.ParquetFile(lake.store.bundle_file("movements", "region=here/part.parquet"))
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [3] * 4
