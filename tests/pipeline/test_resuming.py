@@ -41,7 +41,7 @@ def command(home: Path, profile: Path, *options: str) -> subprocess.Popen[str]:
 
 
 def finished(process: subprocess.Popen[str]) -> str:
-    _, messages = process.communicate(timeout=300)
+    _, messages = process.communicate(timeout=900)
     assert process.returncode == 0, messages
     return messages
 
