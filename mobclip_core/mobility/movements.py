@@ -41,7 +41,7 @@ from mobclip_core.store import TableRef, Written
 BUNDLE = "movements"
 _LOG = logging.getLogger(__name__)
 _BATCH_ROWS = 1_000_000
-SLICE_ROWS = 4_000_000
+SLICE_ROWS = 2_000_000
 """Edges of single buckets that are merged at once, about."""
 _LAST_CELL = (1 << 64) - 1
 
