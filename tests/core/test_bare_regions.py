@@ -24,6 +24,7 @@ from mobclip_core.mobility.edges import build_mobility_edges, check_mobility_pri
 from mobclip_core.mobility.graph import build_mobility_graph
 from mobclip_core.mobility.movements import build_movements
 from mobclip_core.poi import build_poi_aggregates
+from mobclip_core.poi_points import build_poi_points
 from mobclip_core.preview import first_rows
 from mobclip_core.sql import session
 from mobclip_core.store import TableRef
@@ -66,6 +67,8 @@ def test_bare_regions_are_embedded_and_hold_nobody_up(country):
     for name, step in REGIONAL.items():
         if name == "imagery_patches":
             build_imagery_encoder(country)
+        if name == "poi_aggregates":
+            build_poi_points(country)
         if name == "mobility_edges":
             build_movements(country)
         results |= {(name, key): step(country, key) for key in keys}

@@ -16,7 +16,7 @@ from mobclip_assets.cli import app
 from mobclip_core.demo.config import TINY
 from tests.e2e.ray_backfill import JOBS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 ASSETS = [asset for assets in JOBS.values() for asset in assets]
 ROOT = Path(__file__).resolve().parents[2]
