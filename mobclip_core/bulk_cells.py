@@ -1,20 +1,12 @@
 """Positions to H3 cells in bulk.
 
-Belongs here: converting batches of positions in threads, reading WKB points without a loop, numbering the cells of a
+Belongs here: converting batches of positions, reading WKB points without a loop, numbering the cells of a
 grid. Does not belong here: what becomes of a position that lies in no cell (see `poi_points`), conversion inside SQL
 (see `sql`).
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
-
 import numpy as np
 import pyarrow as pa
-
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 BATCH_ROWS = 131_072
 """Rows converted at once: enough to make the calls cheap, few enough that several batches fit in the cache."""
@@ -46,33 +38,6 @@ def cells_of_points(lon: np.ndarray, lat: np.ndarray, resolution: int) -> np.nda
     if valid.any():
         cells[valid] = np.asarray(coordinates_to_cells(lat[valid], lon[valid], resolution))
     return cells
-
-
-def in_threads(items: Iterable[_T], function: Callable[[_T], _R], threads: int) -> Iterator[_R]:
-    """Apply a function that releases the global interpreter lock, in threads, keeping the order.
-
-    At most two items a thread are in flight, so that memory stays bounded however fast `items` come.
-
-    Args:
-        items: Read in the calling thread.
-        function: Applied to each.
-        threads: Number of threads.
-
-    Yields:
-        The results, in the order of the items.
-    """
-    with ThreadPoolExecutor(threads) as pool:
-        flying: deque[Future[_R]] = deque()
-        try:
-            for item in items:
-                flying.append(pool.submit(function, item))
-                if len(flying) > 2 * threads:
-                    yield flying.popleft().result()
-            while flying:
-                yield flying.popleft().result()
-        finally:
-            for future in flying:
-                future.cancel()
 
 
 class CellNumbers:

@@ -8,7 +8,6 @@ import dataclasses
 import pyarrow as pa
 
 from mobclip_core.contracts import TableContract, Violation
-from mobclip_core.errors import ContractError
 
 
 class BatchedCheck:
@@ -50,7 +49,4 @@ class BatchedCheck:
         Raises:
             ContractError: Naming the table, the place and every violation with its first rows.
         """
-        found = self.violations(batch)
-        if found:
-            lines = "".join(f"\n  - {violation}" for violation in found)
-            raise ContractError(f"{self.contract.name} ({where}) breaks its contract:{lines}")
+        self.contract.require_none(self.violations(batch), where)

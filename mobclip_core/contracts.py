@@ -4,6 +4,7 @@ Belongs here: `TableContract` and every instance of it. The name of a contract i
 directory in the lake and of the view in the catalog. Does not belong here: reading, writing, computing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -135,7 +136,10 @@ class TableContract:
         Raises:
             ContractError: Naming the table, the place and every violation with its first rows.
         """
-        found = self.violations(table)
+        self.require_none(self.violations(table), where)
+
+    def require_none(self, found: Sequence[Violation], where: str) -> None:
+        """Raise a `ContractError` that names the table, the place and every violation, if there is one."""
         if found:
             lines = "".join(f"\n  - {violation}" for violation in found)
             raise ContractError(f"{self.name} ({where}) breaks its contract:{lines}")

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mobclip_core.bulk_cells import BATCH_ROWS, in_threads
+from mobclip_core.bulk_cells import BATCH_ROWS
 from mobclip_core.crosswalk import materialised_regions, require_usable_positions
 from mobclip_core.deployment import Deployment, StepResult
 from mobclip_core.errors import MissingTableError
@@ -30,6 +30,7 @@ from mobclip_core.profile import PoiPoints, PoiSource
 from mobclip_core.sources.points import open_points
 from mobclip_core.sql import session, sql_text
 from mobclip_core.store import Written
+from mobclip_core.workers import ordered_map
 
 _LOG = logging.getLogger(__name__)
 _ROW_GROUP_ROWS = 65_536
@@ -125,7 +126,7 @@ def _gather(
         def locate(batch: pa.RecordBatch) -> Located:
             return locator.locate(source.prepare(batch) if source.prepare else batch, schema)
 
-        located = in_threads(source.batches, locate, limits.threads)
+        located = ordered_map(locate, source.batches, limits.threads, in_flight=2 * limits.threads)
         batches = _tallied(located, found)
         counter = None if source.has_id or source.has_name else KeyCounter(locator.cells)
         if counter is not None:

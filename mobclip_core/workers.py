@@ -13,23 +13,27 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def ordered_map(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+def ordered_map(
+    work: Callable[[Item], Result], items: Iterable[Item], workers: int, in_flight: int | None = None
+) -> Iterator[Result]:
     """Results of `work` in the order of the items, computed in threads.
 
-    At most `workers` + 1 results exist at a time beside the one that is being used. What `work` raises is raised at
+    At most `in_flight` + 1 results exist at a time beside the one that is being used. What `work` raises is raised at
     its place; items after it are not begun.
 
     Args:
         work: What to do with an item; runs in threads.
         items: The items; taken from in the thread that asks for results.
         workers: Threads.
+        in_flight: Items handed to the threads ahead of the one that is waited for; `workers` if None.
     """
+    in_flight = workers if in_flight is None else in_flight
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[Result]] = deque()
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))
-                if len(waiting) > workers:
+                if len(waiting) > in_flight:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

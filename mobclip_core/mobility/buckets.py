@@ -17,7 +17,6 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from mobclip_core.bulk_cells import in_threads
 from mobclip_core.crosswalk import require_usable_positions
 from mobclip_core.deployment import Count
 from mobclip_core.mobility.locating import Located, Locator, Rows
@@ -26,6 +25,7 @@ from mobclip_core.profile import Files, MobilityConfig, Visits
 from mobclip_core.sources.origin_destination import TripReading
 from mobclip_core.sources.tables import SourceColumn, create_source_view, reading, source_columns, source_files
 from mobclip_core.sql import sql_text
+from mobclip_core.workers import ordered_map
 
 BUCKET_ROWS = 4_000_000
 """Rows of a bucket, about: some hundred MiB while they are sorted."""
@@ -145,7 +145,7 @@ def _spread(
     found = Rows()
     with Spreader(gathering.folder / "buckets", number) as buckets, reading(file):
         batches = execute().to_arrow_reader(_BATCH_ROWS)
-        for located in in_threads(batches, judge, gathering.threads):
+        for located in ordered_map(judge, batches, gathering.threads, in_flight=2 * gathering.threads):
             found.add(located.rows)
             buckets.add(located.batch, (located.spread % np.uint64(number)).astype(np.uint16))
     return found, buckets

@@ -23,12 +23,13 @@ import shapely
 from h3ronpy import ContainmentMode
 from h3ronpy.vector import coordinates_to_cells, wkb_to_cells
 
-from mobclip_core.bulk_cells import BATCH_ROWS, in_threads
+from mobclip_core.bulk_cells import BATCH_ROWS
 from mobclip_core.deployment import Deployment
 from mobclip_core.grid import cell_centres
 from mobclip_core.poi_points import build_poi_points
 from mobclip_core.profile import Profile
 from mobclip_core.store import Store, TableRef
+from mobclip_core.workers import ordered_map
 from tests.benchmarks._report import report
 
 RESOLUTION, THREADS, CATEGORIES = 6, 2, 40
@@ -117,8 +118,11 @@ def seconds_of(work: Callable[[], object]) -> np.ndarray:
 def floor(path: Path) -> None:
     """Scan the positions and convert them."""
     batches = pq.ParquetFile(path).iter_batches(BATCH_ROWS, columns=["lon", "lat"])
-    for _ in in_threads(
-        batches, lambda b: coordinates_to_cells(b["lat"].to_numpy(), b["lon"].to_numpy(), RESOLUTION), THREADS
+    for _ in ordered_map(
+        lambda b: coordinates_to_cells(b["lat"].to_numpy(), b["lon"].to_numpy(), RESOLUTION),
+        batches,
+        THREADS,
+        in_flight=2 * THREADS,
     ):
         pass
 

@@ -8,7 +8,8 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mobclip_core.bulk_cells import CellNumbers, cells_of_points, in_threads, wkb_positions
+from mobclip_core.bulk_cells import CellNumbers, cells_of_points, wkb_positions
+from mobclip_core.workers import ordered_map
 
 
 def cell(lat, lon, resolution=6):
@@ -49,7 +50,7 @@ def test_threads_keep_the_order_and_bound_what_is_in_flight():
         return i * i
 
     results = []
-    for value in in_threads(items(), work, 2):
+    for value in ordered_map(work, items(), 2, in_flight=4):
         results.append(value)
         done += 1
     assert results == [i * i for i in range(50)]
@@ -65,7 +66,7 @@ def test_an_error_in_a_thread_comes_out_and_stops_the_reading():
             yield i
 
     with pytest.raises(ZeroDivisionError):
-        list(in_threads(items(), lambda i: 1 // (3 - i), 2))
+        list(ordered_map(lambda i: 1 // (3 - i), items(), 2, in_flight=4))
     assert len(seen) < 20
 
 
