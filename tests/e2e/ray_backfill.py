@@ -52,6 +52,10 @@ def backfill() -> dict[str, list[dict[str, str]]]:
             {"job": run.job_name, "region": run.tags["dagster/partition"], "status": run.status.value}
             for run in instance.get_runs()
         ]
+    # the process of a job ends a little later than the step that it runs
+    client = JobSubmissionClient(JOB_SERVER)
+    while not all(job.status.is_terminal() for job in client.list_jobs()):
+        time.sleep(0.5)
     submitted = [
         {
             "id": job.submission_id or "",
@@ -60,7 +64,7 @@ def backfill() -> dict[str, list[dict[str, str]]]:
             "step": (job.metadata or {}).get("dagster/op", ""),
             "message": job.message or "",
         }
-        for job in JobSubmissionClient(JOB_SERVER).list_jobs()
+        for job in client.list_jobs()
     ]
     return {"runs": runs, "jobs": submitted}
 
