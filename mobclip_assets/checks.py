@@ -14,10 +14,11 @@ from mobclip_assets.distributions import make_distribution_checks
 from mobclip_assets.metadata import numbers
 from mobclip_assets.resources import DeploymentResource
 from mobclip_core.contract_batches import BatchedCheck
-from mobclip_core.contracts import CONTRACTS, TableContract
+from mobclip_core.contracts import CONTRACTS
 from mobclip_core.deployment import CheckOutcome, Deployment
 from mobclip_core.profile import QualityConfig
 from mobclip_core.store import TableRef
+from mobclip_core.table_contract import TableContract
 
 
 def _result(outcome: CheckOutcome) -> dg.AssetCheckResult:

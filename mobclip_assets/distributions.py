@@ -15,10 +15,11 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 
 from mobclip_assets.metadata import numbers
 from mobclip_assets.resources import DeploymentResource
-from mobclip_core.contracts import CONTRACTS, TableContract
+from mobclip_core.contracts import CONTRACTS
 from mobclip_core.profile import QualityConfig
 from mobclip_core.quality import Baseline, DistributionOutcome, check_distribution
 from mobclip_core.store import TableRef
+from mobclip_core.table_contract import TableContract
 
 CHECK_NAME = "distribution"
 _STATISTICS = "statistics"

@@ -10,9 +10,10 @@ from typing import Any
 
 import dagster as dg
 
-from mobclip_core.contracts import CONTRACTS, TableContract
+from mobclip_core.contracts import CONTRACTS
 from mobclip_core.deployment import Count, Deployment, StepResult
 from mobclip_core.preview import first_rows
+from mobclip_core.table_contract import TableContract
 
 
 def table_schema(contract: TableContract) -> dg.TableSchema:

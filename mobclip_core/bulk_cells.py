@@ -1,9 +1,10 @@
 """Positions to H3 cells in bulk.
 
 Belongs here: converting batches of positions, reading WKB points without a loop, numbering the cells of a
-grid. Does not belong here: what becomes of a position that lies in no cell (see `poi_points`), conversion inside SQL
-(see `sql`).
+grid. Does not belong here: what becomes of a position that lies in no cell (see `tally`).
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -40,6 +41,26 @@ def cells_of_points(lon: np.ndarray, lat: np.ndarray, resolution: int) -> np.nda
     return cells
 
 
+@dataclass(frozen=True)
+class Positions:
+    """Where points lie.
+
+    Args:
+        cell: Their cells, uint64, shape (n,); 0 where a coordinate is not finite or out of range.
+        number: Numbers of the cells in the grid, uint32, shape (n,); 0 for a cell that is not in it.
+        swapped: Points in no cell of the grid that would be in one were longitude and latitude exchanged, bool.
+    """
+
+    cell: np.ndarray
+    number: np.ndarray
+    swapped: np.ndarray
+
+    @property
+    def inside(self) -> np.ndarray:
+        """Points in a cell of the grid, bool, shape (n,)."""
+        return self.number > 0
+
+
 class CellNumbers:
     """The numbers of the cells of a grid: a look-up by H3 index in two steps, through the ancestor four levels up.
 
@@ -55,6 +76,7 @@ class CellNumbers:
     """
 
     def __init__(self, cells: np.ndarray, resolution: int) -> None:
+        self._resolution = resolution
         # three bits a digit; the bits of the digits that the resolution does not use are all set
         self._shift = np.uint64(3 * (15 - resolution))
         # above the digits: 7 bits of the base cell, then what all cells of a resolution share
@@ -92,6 +114,22 @@ class CellNumbers:
         known = np.append(self._blocks, np.uint64(2**64 - 1))
         block[known[block] != coarse] = len(self._blocks)
         return np.asarray(self._numbers[block * _FINE + fine])
+
+    def locate(self, lon: np.ndarray, lat: np.ndarray) -> Positions:
+        """Cells and numbers of points; errors in the axis order are seen.
+
+        Args:
+            lon: Longitudes in degrees, float64, shape (n,).
+            lat: Latitudes in degrees, float64, shape (n,).
+        """
+        cell = cells_of_points(lon, lat, self._resolution)
+        number = self.find(cell)
+        swapped = np.zeros(len(lon), dtype=bool)
+        elsewhere = np.flatnonzero(number == 0)
+        if len(elsewhere):
+            exchanged = cells_of_points(lat[elsewhere], lon[elsewhere], self._resolution)
+            swapped[elsewhere] = self.find(exchanged) > 0
+        return Positions(cell, number, swapped)
 
 
 def wkb_positions(wkb: pa.Array) -> tuple[np.ndarray, np.ndarray]:

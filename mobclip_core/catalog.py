@@ -6,10 +6,12 @@ time (the orchestration does).
 
 from typing import TYPE_CHECKING
 
-from mobclip_core.contracts import CONTRACTS, TableContract, matrix_of
+from mobclip_core.contracts import CONTRACTS
 from mobclip_core.sources.tables import quote
 from mobclip_core.sql import sql_text
 from mobclip_core.store import Store, TableRef
+from mobclip_core.table_contract import TableContract
+from mobclip_core.vectors import matrix_of
 
 if TYPE_CHECKING:
     import duckdb

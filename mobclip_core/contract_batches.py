@@ -7,7 +7,7 @@ import dataclasses
 
 import pyarrow as pa
 
-from mobclip_core.contracts import TableContract, Violation
+from mobclip_core.table_contract import TableContract, Violation
 
 
 class BatchedCheck:

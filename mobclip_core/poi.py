@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.sparse import csr_matrix
 
-from mobclip_core.contracts import matrix_of, vector_column
 from mobclip_core.crosswalk import create_zone_shares, register_grid, require_matching_zones
 from mobclip_core.deployment import CheckOutcome, Count, Deployment, StepResult
 from mobclip_core.errors import MissingTableError
@@ -25,6 +24,7 @@ from mobclip_core.sources.tables import SourceColumn, create_source_view
 from mobclip_core.sql import session, sql_text
 from mobclip_core.store import TableRef
 from mobclip_core.text import TextEncoder, make_text_encoder, normalise
+from mobclip_core.vectors import matrix_of, vector_column
 
 _LOG = logging.getLogger(__name__)
 _STRINGS_AT_ONCE = 4096

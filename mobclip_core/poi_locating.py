@@ -5,7 +5,6 @@ where batches come from and go to (see `poi_points`).
 """
 
 import threading
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mobclip_core.bulk_cells import CellNumbers, cells_of_points, wkb_positions
+from mobclip_core.bulk_cells import CellNumbers, Positions, wkb_positions
 from mobclip_core.errors import MobclipError
+from mobclip_core.tally import Tally
 
 MAX_CATEGORIES = 1_000_000
 """A source with more categories names an identifier or a text as its category."""
 
-_FIRST_ROWS = 5
 _CODE_BITS = np.uint64(32)
 _COUNTERS = 1 << 26
 
@@ -83,31 +82,21 @@ class Located:
     Args:
         batch: The points inside a region, see `Locator.schema`.
         rows: Rows of the batch before.
-        counts: Rows by status: `inside`, `outside`, `swapped`, `out_of_range`, `without_position` (of which
+        tally: Rows by status: `inside`, `outside`, `swapped`, `out_of_range`, `without_position` (of which
             `unreadable` have something else in its place), and the reader's reasons to drop rows.
-        first_rows: The first rows of each status but `inside`.
         dropped: The reader's reasons that occur.
     """
 
     batch: pa.RecordBatch
     rows: int = 0
-    counts: Counter[str] = field(default_factory=Counter)
-    first_rows: dict[str, list[int]] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
     dropped: set[str] = field(default_factory=set)
 
     def add(self, other: "Located") -> None:
         """Add the counts of another batch."""
         self.rows += other.rows
-        self.counts.update(other.counts)
+        self.tally.add(other.tally)
         self.dropped |= other.dropped
-        for status, rows in other.first_rows.items():
-            self.first_rows[status] = sorted(self.first_rows.get(status, []) + rows)[:_FIRST_ROWS]
-
-    def note(self, status: str, rows: np.ndarray) -> None:
-        """Count rows under a status, and remember the first ones."""
-        if len(rows):
-            self.counts[status] += len(rows)
-            self.first_rows[status] = np.sort(rows)[:_FIRST_ROWS].tolist()
 
 
 class Locator:
@@ -132,7 +121,7 @@ class Locator:
         self.codes = codes
         self.cells = len(cells)
         self._numbers = CellNumbers(cells, resolution)
-        self._resolution, self._aliases, self._category = resolution, aliases, category
+        self._aliases, self._category = aliases, category
 
     @staticmethod
     def schema(*, with_id: bool, with_name: bool) -> pa.Schema:
@@ -157,18 +146,18 @@ class Locator:
         """
         found = Located(batch, batch.num_rows)
         batch = self._without_dropped(batch, found)
-        lon, lat = _positions(batch)
-        number = self._numbers.find(cells_of_points(lon, lat, self._resolution))
-        inside = number > 0
-        found.counts["inside"] = int(np.count_nonzero(inside))
-        if found.counts["inside"] < batch.num_rows:
-            self._judge_others(batch, lon, lat, ~inside, found)
-        key = (number.astype(np.uint64) << _CODE_BITS) | self._category_codes(batch["category"])
+        lon, lat = _coordinates(batch)
+        at = self._numbers.locate(lon, lat)
+        inside = int(np.count_nonzero(at.inside))
+        found.tally.counts["inside"] = inside
+        if inside < batch.num_rows:
+            _judge_others(batch, lon, lat, at, found.tally)
+        key = (at.number.astype(np.uint64) << _CODE_BITS) | self._category_codes(batch["category"])
         made = {"key": pa.array(key), "lon": pa.array(lon), "lat": pa.array(lat)}
         columns = [made[name] if name in made else batch[name] for name in schema.names]
         found.batch = pa.RecordBatch.from_arrays(columns, schema=schema)
-        if found.counts["inside"] < batch.num_rows:
-            found.batch = found.batch.filter(pa.array(inside))
+        if inside < batch.num_rows:
+            found.batch = found.batch.filter(pa.array(at.inside))
         return found
 
     def _without_dropped(self, batch: pa.RecordBatch, found: Located) -> pa.RecordBatch:
@@ -176,24 +165,9 @@ class Locator:
         if dropped.null_count == len(dropped):
             return batch
         for reason, count in zip(*dropped.drop_null().value_counts().flatten(), strict=True):
-            found.counts[reason.as_py()] += count.as_py()
+            found.tally.counts[reason.as_py()] += count.as_py()
             found.dropped.add(reason.as_py())
         return batch.filter(dropped.is_null())
-
-    def _judge_others(
-        self, batch: pa.RecordBatch, lon: np.ndarray, lat: np.ndarray, others: np.ndarray, found: Located
-    ) -> None:
-        lon, lat = lon[others], lat[others]
-        rows = batch["source_row"].to_numpy()[others]
-        filled = batch["filled"].to_numpy(zero_copy_only=False)[others]
-        has = np.isfinite(lon) & np.isfinite(lat)
-        swapped = self._numbers.find(cells_of_points(lat, lon, self._resolution)) > 0
-        beyond = has & ~swapped & ((np.abs(lon) > 180) | (np.abs(lat) > 90))
-        found.note("without_position", rows[~has])
-        found.counts["unreadable"] = int(np.count_nonzero(~has & filled))
-        found.note("swapped", rows[swapped])
-        found.note("out_of_range", rows[beyond])
-        found.note("outside", rows[has & ~swapped & ~beyond])
 
     def _category_codes(self, categories: pa.Array) -> np.ndarray:
         if isinstance(categories, pa.DictionaryArray) and (categories.null_count or categories.dictionary.null_count):
@@ -248,7 +222,21 @@ class KeyCounter:
         )
 
 
-def _positions(batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
+def _judge_others(batch: pa.RecordBatch, lon: np.ndarray, lat: np.ndarray, at: Positions, tally: Tally) -> None:
+    """Give a status to the points that lie in no cell of the grid."""
+    others = ~at.inside
+    rows, lon, lat, swapped = (values[others] for values in (batch["source_row"].to_numpy(), lon, lat, at.swapped))
+    filled = batch["filled"].to_numpy(zero_copy_only=False)[others]
+    has = np.isfinite(lon) & np.isfinite(lat)
+    beyond = has & ~swapped & ((np.abs(lon) > 180) | (np.abs(lat) > 90))
+    tally.note("without_position", rows[~has])
+    tally.counts["unreadable"] = int(np.count_nonzero(~has & filled))
+    tally.note("swapped", rows[swapped])
+    tally.note("out_of_range", rows[beyond])
+    tally.note("outside", rows[has & ~swapped & ~beyond])
+
+
+def _coordinates(batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
     """Longitudes and latitudes, float64 of shape (n,); NaN where there is none."""
     lon, lat = (batch[name].to_numpy(zero_copy_only=False) for name in ("lon", "lat"))
     wkb = batch["wkb"]

@@ -19,7 +19,6 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mobclip_core.bulk_cells import BATCH_ROWS
 from mobclip_core.crosswalk import materialised_regions, require_usable_positions
@@ -27,6 +26,7 @@ from mobclip_core.deployment import Deployment, StepResult
 from mobclip_core.errors import MissingTableError
 from mobclip_core.poi_locating import CategoryCodes, KeyCounter, Located, Locator
 from mobclip_core.profile import PoiPoints, PoiSource
+from mobclip_core.row_groups import RowGroupWriter
 from mobclip_core.sources.points import open_points
 from mobclip_core.sql import session, sql_text
 from mobclip_core.store import Written
@@ -137,11 +137,11 @@ def _gather(
             connection.register("poi_counted", counter.table())
             connection.execute(sql_text("poi_gather_counted"))
     _require_usable(points, source.position, found)
-    counts = Counter({name: found.counts[status] for status, name in _STATUSES.items()})
+    counts = Counter({name: found.tally.counts[status] for status, name in _STATUSES.items()})
     counts["points_inside"] -= duplicates
     counts["points_duplicate_id"] += duplicates
     counts["points_read"] = found.rows
-    counts.update({f"points_{reason}": found.counts[reason] for reason in found.dropped})
+    counts.update({f"points_{reason}": found.tally.counts[reason] for reason in found.dropped})
     counts.update({name if name.startswith("osm_") else f"points_{name}": n for name, n in source.counts.items()})
     return counts
 
@@ -206,45 +206,35 @@ def _streaming(
 
 
 def _require_usable(points: PoiSource, position: Iterable[str], found: Located) -> None:
+    tally = found.tally
     statuses = {
-        status: (found.counts[status], found.first_rows.get(status, []))
+        status: (tally.counts[status], tally.first_rows.get(status, []))
         for status in ("swapped", "out_of_range", "outside", "inside")
     }
     if any(number for number, _ in statuses.values()):
-        unreadable = found.counts["unreadable"]
+        unreadable = tally.counts["unreadable"]
     else:
         # a source all of whose positions are empty names the wrong columns
-        unreadable = found.counts["without_position"]
-    statuses["unreadable"] = (unreadable, found.first_rows.get("without_position", []))
+        unreadable = tally.counts["without_position"]
+    statuses["unreadable"] = (unreadable, tally.first_rows.get("without_position", []))
     require_usable_positions(points.file, list(position), statuses)
 
 
 class _RegionFile:
-    """A region's Parquet file; its bytes depend on its rows, not on how they come in batches."""
+    """A region's Parquet file, and how many points and rows are in it."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True)
         self.points, self.rows = 0, 0
-        self._waiting: list[pa.Table] = [SCHEMA.empty_table()]
-        self._count = 0
-        self._writer = pq.ParquetWriter(path, SCHEMA, compression="zstd")
+        self._writer = RowGroupWriter(path, _ROW_GROUP_ROWS)
+        self._writer.write(SCHEMA.empty_table())
 
     def write(self, table: pa.Table) -> None:
         self.points += int(np.sum(table["points"].to_numpy()))
         self.rows += table.num_rows
-        self._count += table.num_rows
-        self._waiting.append(table)
-        while self._count >= _ROW_GROUP_ROWS:
-            self._write_group(_ROW_GROUP_ROWS)
-
-    def _write_group(self, rows: int) -> None:
-        table = pa.concat_tables(self._waiting).combine_chunks()
-        self._writer.write_table(table.slice(0, rows), row_group_size=_ROW_GROUP_ROWS)
-        self._waiting = [table.slice(rows)]
-        self._count -= rows
+        self._writer.write(table)
 
     def close(self) -> None:
-        self._write_group(self._count)
         self._writer.close()
 
 

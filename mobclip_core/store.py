@@ -27,7 +27,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -36,6 +36,7 @@ import pyarrow.parquet as pq
 from mobclip_core.contract_batches import BatchedCheck
 from mobclip_core.contracts import CONTRACTS
 from mobclip_core.errors import ContractError, MissingTableError, MobclipError
+from mobclip_core.row_groups import RowGroupWriter
 
 _REGION_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _ROW_GROUP_ROWS = 65_536
@@ -180,17 +181,15 @@ class Store:
             ContractError: If a batch breaks the contract; what was there before stays.
         """
         check = BatchedCheck(CONTRACTS[ref.table])
-        with self._replacing(self.path(ref)) as aside, aside.open("wb") as file, contextlib.ExitStack() as stack:
-            sink = _HashedFile(file)
-            writer: pq.ParquetWriter | None = None
-            for group in _regrouped(batches, row_group_rows, str(ref)):
-                check.validate(group, ref.region or "whole table")
-                if writer is None:
-                    writer = stack.enter_context(
-                        pq.ParquetWriter(pa.PythonFile(sink, mode="w"), group.schema, compression="zstd")
-                    )
-                writer.write_table(group, row_group_size=row_group_rows)
-        return Written(ref, check.rows, sink.size, sink.digest.hexdigest())
+
+        def checked(group: pa.Table) -> None:
+            check.validate(group, ref.region or "whole table")
+
+        with self._replacing(self.path(ref)) as aside:
+            with RowGroupWriter(aside, row_group_rows, str(ref), checked) as writer:
+                for batch in batches:
+                    writer.write(batch)
+            return Written(ref, check.rows, aside.stat().st_size, _file_sha256(aside))
 
     def read(self, ref: TableRef, columns: Sequence[str] | None = None) -> pa.Table:
         """Read a table or partition.
@@ -400,49 +399,6 @@ class Store:
         cache = Path(tempfile.gettempdir()) / "mobclip-cache" / digest
         cache.mkdir(parents=True, exist_ok=True)
         return cache
-
-
-class _HashedFile:
-    """A file that is written from front to back, and the SHA-256 of what was written."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.digest, self.size, self.closed = hashlib.sha256(), 0, False
-        self._file = file
-
-    def write(self, content: bytes) -> int:
-        self.digest.update(content)
-        self.size += len(content)
-        return self._file.write(content)
-
-    def tell(self) -> int:
-        return self.size
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def _regrouped(batches: Iterable[pa.Table], rows: int, where: str) -> Iterator[pa.Table]:
-    """Tables of exactly `rows` rows, the last one smaller; one empty table where there are no rows at all."""
-    waiting: list[pa.Table] = []
-    count, whole = 0, False
-    for batch in batches:
-        if waiting and not batch.schema.equals(waiting[0].schema):
-            raise ContractError(
-                f"{where}: one batch has the columns\n{batch.schema}\nthose before\n{waiting[0].schema}"
-            )
-        waiting.append(batch)
-        count += batch.num_rows
-        while count >= rows:
-            table = pa.concat_tables(waiting)
-            yield table.slice(0, rows).combine_chunks()
-            waiting, count, whole = [table.slice(rows)], count - rows, True
-    if not waiting:
-        raise ContractError(f"{where}: no batch was written, not even an empty one")
-    if count or not whole:
-        yield pa.concat_tables(waiting).combine_chunks()
 
 
 def _file_sha256(path: Path) -> str:

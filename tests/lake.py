@@ -8,10 +8,10 @@ import h3
 import numpy as np
 import pyarrow as pa
 
-from mobclip_core.contracts import vector_column
 from mobclip_core.deployment import Deployment
 from mobclip_core.profile import Profile
-from mobclip_core.store import Store, TableRef
+from mobclip_core.store import Store, TableRef, Written
+from mobclip_core.vectors import vector_column
 
 RESOLUTION = 6
 
@@ -101,3 +101,19 @@ def write_census(lake: Deployment, region: str, population: Mapping[int, float])
         }
     )
     lake.store.write(TableRef("census_features", region), table)
+
+
+def edges(count: int = 3, weight: float = 1.0) -> pa.Table:
+    """A table of mobility_edges."""
+    cells = pa.array(range(count), pa.uint64())
+    return pa.table({"src": cells, "dst": cells, "weight": [weight] * count, "people": [9.0] * count})
+
+
+def save_bundle(store: Store, name: str, content: Mapping[str, str]) -> Written:
+    """Write a bundle of text files: path -> text."""
+    result: list[Written] = []
+    with store.write_bundle(name, result) as folder:
+        for path, text in content.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(text)
+    return result[0]

@@ -10,11 +10,12 @@ import pyarrow as pa
 from mobclip_core.census.people import People
 from mobclip_core.census.rasters import people_of_rasters, totals_of_rasters
 from mobclip_core.census.zones import people_of_zones, totals_of_zones
-from mobclip_core.contracts import CENSUS_FEATURES, matrix_of, vector_column
+from mobclip_core.contracts import CENSUS_FEATURES
 from mobclip_core.deployment import CheckOutcome, Count, Deployment, StepResult
 from mobclip_core.plots import cell_map
 from mobclip_core.profile import WorldPopCensus
 from mobclip_core.store import TableRef
+from mobclip_core.vectors import matrix_of, vector_column
 
 TOTALS_TOLERANCE = 1e-6
 

@@ -12,7 +12,6 @@ import pyarrow as pa
 import torch
 from torch.nn.functional import normalize
 
-from mobclip_core.contracts import vector_column
 from mobclip_core.encoder.checkpoint import TrainedEncoder
 from mobclip_core.encoder.device import resolve_device
 from mobclip_core.encoder.features import ModalityFeatures, assemble_features
@@ -21,6 +20,7 @@ from mobclip_core.encoder.modules import Tensors
 from mobclip_core.encoder.training import encoder_adjacency, feature_tensors
 from mobclip_core.errors import FingerprintError, MissingTableError
 from mobclip_core.store import TableRef
+from mobclip_core.vectors import vector_column
 
 if TYPE_CHECKING:
     from mobclip_core.deployment import CheckOutcome, Deployment, StepResult

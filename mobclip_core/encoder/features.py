@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mobclip_core.contracts import matrix_of
 from mobclip_core.errors import ContractError, FingerprintError
 from mobclip_core.store import Store, TableRef
+from mobclip_core.vectors import matrix_of
 
 if TYPE_CHECKING:
     from mobclip_core.deployment import Deployment

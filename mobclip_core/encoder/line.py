@@ -17,9 +17,9 @@ import pyarrow as pa
 import torch
 from torch.nn.functional import logsigmoid
 
-from mobclip_core.contracts import vector_column
 from mobclip_core.encoder.device import deterministic, resolve_device
 from mobclip_core.store import TableRef
+from mobclip_core.vectors import vector_column
 
 if TYPE_CHECKING:
     from mobclip_core.deployment import Deployment, StepResult

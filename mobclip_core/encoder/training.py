@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from mobclip_core.cells import parents, resolution_of
-from mobclip_core.contracts import matrix_of
 from mobclip_core.encoder.checkpoint import TrainedEncoder
 from mobclip_core.encoder.device import deterministic, resolve_device
 from mobclip_core.encoder.features import ModalityFeatures, assemble_features, input_versions
@@ -22,6 +21,7 @@ from mobclip_core.encoder.modules import MobCLIP, Tensors
 from mobclip_core.encoder.propagation import Adjacency, graph_adjacency, neighbour_edges
 from mobclip_core.errors import ContractError
 from mobclip_core.store import TableRef, Written
+from mobclip_core.vectors import matrix_of
 
 if TYPE_CHECKING:
     from mobclip_core.deployment import Deployment, StepResult

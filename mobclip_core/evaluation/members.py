@@ -10,7 +10,7 @@ import numpy as np
 import shapely
 from sklearn.neighbors import BallTree
 
-from mobclip_core.sql import points_to_cells
+from mobclip_core.bulk_cells import cells_of_points
 
 EARTH_RADIUS_KM = 6371.0088
 _NEGLIGIBLE = 1e-9
@@ -128,7 +128,7 @@ def cell_positions(lon: np.ndarray, lat: np.ndarray, grid: GridFrame) -> np.ndar
     Returns:
         int64, shape (n,); -1 where the grid has no such cell, or the point is none.
     """
-    cells = points_to_cells(lon, lat, grid.resolution).fill_null(0).to_numpy(zero_copy_only=False)
+    cells = cells_of_points(lon, lat, grid.resolution)
     if not len(grid.cells):
         return np.full(len(cells), -1)
     position = np.minimum(np.searchsorted(grid.cells, cells), len(grid.cells) - 1)

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow.compute as pc
 
-from mobclip_core.contracts import matrix_of
 from mobclip_core.deployment import Deployment
 from mobclip_core.encoder.checkpoint import TrainedEncoder
 from mobclip_core.encoder.features import ModalityFeatures, assemble_features, standardise, statistics_of
@@ -27,6 +26,7 @@ from mobclip_core.errors import ContractError, FingerprintError
 from mobclip_core.evaluation.members import unit_vectors
 from mobclip_core.profile import InputName
 from mobclip_core.store import TableRef
+from mobclip_core.vectors import matrix_of
 
 PCA_COMPONENTS = 128
 INPUTS: tuple[InputName, ...] = ("poi", "imagery", "census", "mobility")

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from mobclip_core.contracts import vector_column
 from mobclip_core.imagery.features import ImageEncoder, fill_invalid
 from mobclip_core.store import Store, TableRef
 from mobclip_core.tensors import tensors_of
+from mobclip_core.vectors import vector_column
 from mobclip_core.workers import ordered_map
 
 _log = logging.getLogger(__name__)

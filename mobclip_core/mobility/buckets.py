@@ -19,12 +19,13 @@ import pyarrow as pa
 
 from mobclip_core.crosswalk import require_usable_positions
 from mobclip_core.deployment import Count
-from mobclip_core.mobility.locating import Located, Locator, Rows
+from mobclip_core.mobility.locating import Located, Locator
 from mobclip_core.mobility.spreading import MOST_FILES, Spreader
 from mobclip_core.profile import Files, MobilityConfig, Visits
 from mobclip_core.sources.origin_destination import TripReading
 from mobclip_core.sources.tables import SourceColumn, create_source_view, reading, source_columns, source_files
 from mobclip_core.sql import sql_text
+from mobclip_core.tally import Tally
 from mobclip_core.workers import ordered_map
 
 BUCKET_ROWS = 4_000_000
@@ -139,14 +140,14 @@ def _spread(
     rows: int,
     execute: Callable[[], duckdb.DuckDBPyConnection],
     judge: Callable[[pa.RecordBatch], Located],
-) -> tuple[Rows, Spreader]:
+) -> tuple[Tally, Spreader]:
     """Locate the rows of `mobility_source` and spread those that can be used over buckets."""
     number = min(max(-(-rows // BUCKET_ROWS), 1), MOST_FILES)
-    found = Rows()
+    found = Tally()
     with Spreader(gathering.folder / "buckets", number) as buckets, reading(file):
         batches = execute().to_arrow_reader(_BATCH_ROWS)
         for located in ordered_map(judge, batches, gathering.threads, in_flight=2 * gathering.threads):
-            found.add(located.rows)
+            found.add(located.tally)
             buckets.add(located.batch, (located.spread % np.uint64(number)).astype(np.uint16))
     return found, buckets
 
@@ -177,10 +178,10 @@ def _gather(
     return movements, edges
 
 
-def _row_counts(read: dict[str, int], rows: Rows, statuses: Sequence[str]) -> dict[str, Count]:
+def _row_counts(read: dict[str, int], tally: Tally, statuses: Sequence[str]) -> dict[str, Count]:
     counts: dict[str, Count] = {f"rows_{name}": number for name, number in read.items() if name != "rows"}
     counts["rows_read"] = read["rows"]
-    return counts | {f"rows_{status}": rows.counts[status] for status in statuses}
+    return counts | {f"rows_{status}": tally.counts[status] for status in statuses}
 
 
 def _movement_counts(movements: dict[str, int], statuses: Sequence[str]) -> dict[str, Count]:
@@ -189,8 +190,8 @@ def _movement_counts(movements: dict[str, int], statuses: Sequence[str]) -> dict
     return counts | ({"movements_over_bounds": over} if over else {})
 
 
-def _require_usable(file: Files, columns: Sequence[str], rows: Rows) -> None:
-    statuses = {status: (number, rows.first.get(status, [])) for status, number in rows.counts.items()}
+def _require_usable(file: Files, columns: Sequence[str], tally: Tally) -> None:
+    statuses = {status: (number, tally.first_rows.get(status, [])) for status, number in tally.counts.items()}
     for status in ("without_person", "without_time"):
         statuses.pop(status, None)
     missing = statuses.pop("without_position", None)

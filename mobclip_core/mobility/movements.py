@@ -22,7 +22,6 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mobclip_core.crosswalk import materialised_regions
 from mobclip_core.deployment import Deployment, StepResult
@@ -34,6 +33,7 @@ from mobclip_core.mobility.noise import add_noise, calibrate
 from mobclip_core.mobility.privacy import Report, require_anonymous
 from mobclip_core.mobility.spreading import Spreader
 from mobclip_core.profile import MobilitySource, Visits
+from mobclip_core.row_groups import RowGroupWriter
 from mobclip_core.sources.origin_destination import TripReading, origin_destination_reading
 from mobclip_core.sql import session, sql_text
 from mobclip_core.store import TableRef, Written
@@ -232,20 +232,7 @@ def _tables(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
         yield pa.Table.from_batches([batch])
 
 
-def _write(tables: Iterator[pa.Table], file: Path) -> None:
-    """Write rows in groups of one size, so that the bytes depend on the rows alone."""
-    first = next(tables)
-    with pq.ParquetWriter(file, first.schema, compression="zstd") as writer:
-        for group in _groups(itertools.chain([first], tables)):
-            writer.write_table(group, row_group_size=_BATCH_ROWS)
-
-
-def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    waiting: pa.Table | None = None
-    for table in tables:
-        waiting = table if waiting is None else pa.concat_tables([waiting, table])
-        while waiting.num_rows >= _BATCH_ROWS:
-            yield waiting.slice(0, _BATCH_ROWS).combine_chunks()
-            waiting = waiting.slice(_BATCH_ROWS)
-    if waiting is not None and waiting.num_rows:
-        yield waiting.combine_chunks()
+def _write(tables: Iterable[pa.Table], file: Path) -> None:
+    with RowGroupWriter(file, _BATCH_ROWS) as writer:
+        for table in tables:
+            writer.write(table)

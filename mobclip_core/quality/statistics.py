@@ -16,8 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mobclip_core.contracts import CELL, Column, TableContract, matrix_of
+from mobclip_core.contracts import CELL
+from mobclip_core.table_contract import Column, TableContract
 from mobclip_core.tensors import TensorType, tensors_of
+from mobclip_core.vectors import matrix_of
 
 Statistics = dict[str, Any]
 """JSON object: version, rows, and columns by name, each with some of nulls, zeros, total, quantiles, sampled and, for

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mobclip_core.contracts import matrix_of, vector_column
 from mobclip_core.store import Store
 from mobclip_core.text.strings import TextEncoder
+from mobclip_core.vectors import matrix_of, vector_column
 
 _LOG = logging.getLogger(__name__)
 # a row group is what one look-up reads at least: 4 MB of 1,024 numbers

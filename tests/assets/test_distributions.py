@@ -19,11 +19,12 @@ from mobclip_assets.distributions import CHECK_NAME, last_good, make_distributio
 from mobclip_assets.materialize import plan_stages, wanted_assets
 from mobclip_assets.partitions import make_regions
 from mobclip_assets.resources import DeploymentResource
-from mobclip_core.contracts import CONTRACTS, vector_column
+from mobclip_core.contracts import CONTRACTS
 from mobclip_core.demo.config import TINY
 from mobclip_core.deployment import Deployment
 from mobclip_core.profile import load_profile
 from mobclip_core.store import TableRef
+from mobclip_core.vectors import vector_column
 
 REGIONS = ["east", "west"]
 KEY = dg.AssetCheckKey(dg.AssetKey("poi_aggregates"), CHECK_NAME)

@@ -9,7 +9,6 @@ import shapely
 from mobclip_core.areal import build_zone_cells
 from mobclip_core.catalog import write_catalog
 from mobclip_core.census import build_census_features, check_census_totals
-from mobclip_core.contracts import matrix_of
 from mobclip_core.demo.config import TINY
 from mobclip_core.demo.generate import generate_demo
 from mobclip_core.deployment import Deployment, StepResult
@@ -28,6 +27,7 @@ from mobclip_core.poi_points import build_poi_points
 from mobclip_core.preview import first_rows
 from mobclip_core.sql import session
 from mobclip_core.store import TableRef
+from mobclip_core.vectors import matrix_of
 
 pytestmark = pytest.mark.slow
 

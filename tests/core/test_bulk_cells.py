@@ -83,6 +83,18 @@ def test_numbers_find_every_cell_of_the_grid_and_no_other(data, resolution):
     assert numbers.find(asked).tolist() == list(range(1, len(order) + 1)) + [0] * (len(others) + 1)
 
 
+def test_points_are_located_and_exchanged_coordinates_seen():
+    here = cell(40.7, -74.0)
+    numbers = CellNumbers(np.array([cell(10, 10), here], dtype=np.uint64), 6)
+    lon = np.array([-74.0, 40.7, 0.0, np.nan, 200.0])
+    lat = np.array([40.7, -74.0, 0.0, 0.0, 0.0])
+    at = numbers.locate(lon, lat)
+    assert at.cell.tolist() == [here, cell(-74.0, 40.7), cell(0, 0), 0, 0]
+    assert at.number.tolist() == [2, 0, 0, 0, 0]
+    assert at.inside.tolist() == [True, False, False, False, False]
+    assert at.swapped.tolist() == [False, True, False, False, False]
+
+
 POINTS = [(-74.0, 40.7), (0.0, 0.0), (179.5, -89.0)]
 
 

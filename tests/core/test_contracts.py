@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobclip_core.contracts import CONTRACTS, Column, TableContract, matrix_of, vector_column
+from mobclip_core.contracts import CONTRACTS
 from mobclip_core.errors import ContractError
+from mobclip_core.table_contract import Column, TableContract
 from mobclip_core.tensors import tensor_column
+from mobclip_core.vectors import matrix_of, vector_column
 
 CONTRACT = TableContract(
     "things",

@@ -69,20 +69,25 @@ def test_a_batch_is_judged_row_by_row():
     assert found.batch["key"].to_pylist() == [1 << 32, 1 << 32 | 1]
     assert codes.table(["shop", "school", "other"])["category"].to_pylist() == ["shop", "school"]
     statuses = {"inside": 2, "swapped": 1, "out_of_range": 1, "outside": 1, "without_position": 2, "unreadable": 2}
-    assert {name: found.counts[name] for name in [*statuses, "closed"]} == statuses | {"closed": 1}
-    assert found.first_rows == {"without_position": [15, 16], "swapped": [12], "out_of_range": [13], "outside": [14]}
+    assert {name: found.tally.counts[name] for name in [*statuses, "closed"]} == statuses | {"closed": 1}
+    assert found.tally.first_rows == {
+        "without_position": [15, 16],
+        "swapped": [12],
+        "out_of_range": [13],
+        "outside": [14],
+    }
     total = Located(batch.slice(0, 0))
     total.add(found)
     total.add(found)
-    assert (total.rows, total.counts["inside"], total.dropped) == (16, 4, {"closed"})
-    assert total.first_rows["without_position"] == [15, 15, 16, 16]
+    assert (total.rows, total.tally.counts["inside"], total.dropped) == (16, 4, {"closed"})
+    assert total.tally.first_rows["without_position"] == [15, 15, 16, 16]
 
 
 def test_an_empty_batch_and_an_empty_grid():
     locator = Locator(CELLS[:0], 6, CategoryCodes(), {}, None)
     schema = locator.schema(with_id=False, with_name=False)
     assert locator.locate(batch_of([], []), schema).batch.num_rows == 0
-    assert locator.locate(batch_of([1.0], [1.0]), schema).counts["outside"] == 1
+    assert locator.locate(batch_of([1.0], [1.0]), schema).tally.counts["outside"] == 1
 
 
 def test_plain_parquet_is_read_by_batches_with_numbers_of_files_and_rows(tmp_path):

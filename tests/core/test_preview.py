@@ -1,9 +1,9 @@
 import numpy as np
 import pyarrow as pa
 
-from mobclip_core.contracts import vector_column
 from mobclip_core.preview import first_rows
 from mobclip_core.store import Store, TableRef
+from mobclip_core.vectors import vector_column
 
 
 def table(rows):

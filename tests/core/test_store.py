@@ -1,10 +1,4 @@
 import itertools
-import json
-import os
-import signal
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 import uuid
@@ -12,17 +6,13 @@ import uuid
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from mobclip_core.contracts import CONTRACTS, vector_column
+from mobclip_core.contracts import CONTRACTS
 from mobclip_core.errors import ContractError, MissingTableError, MobclipError
 from mobclip_core.store import Store, TableRef, Written
-
-
-def edges(count=3, weight=1.0):
-    cells = pa.array(range(count), pa.uint64())
-    return pa.table({"src": cells, "dst": cells, "weight": [weight] * count, "people": [9.0] * count})
+from mobclip_core.vectors import vector_column
+from tests.lake import edges, save_bundle
 
 
 def regions():
@@ -34,15 +24,6 @@ def regions():
 def store(request, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     return Store(str(tmp_path / "lake") if request.param == "local" else f"memory://{uuid.uuid4().hex}/lake")
-
-
-def save(store, name, content):
-    result: list[Written] = []
-    with store.write_bundle(name, result) as folder:
-        for path, text in content.items():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_text(text)
-    return result[0]
 
 
 # ---- tables ----
@@ -224,7 +205,7 @@ def test_a_partition_with_damaged_pages_is_a_contract_error(store):
 def test_nothing_is_left_aside(tmp_path):
     store = Store(str(tmp_path / "lake"))
     store.write(TableRef("mobility_edges", "36"), edges())
-    save(store, "encoder", {"a.txt": "1"})
+    save_bundle(store, "encoder", {"a.txt": "1"})
     with pytest.raises(ContractError):
         store.write(TableRef("mobility_edges", "36"), edges(weight=-1.0))
     assert not list(tmp_path.rglob(".aside-*"))
@@ -263,7 +244,7 @@ def test_readers_never_see_half_a_partition(tmp_path):
 
 
 def test_a_bundle_comes_back_as_it_went_in(store):
-    written = save(store, "encoder", {"config.json": "{}", "deep/weights.txt": "1 2 3"})
+    written = save_bundle(store, "encoder", {"config.json": "{}", "deep/weights.txt": "1 2 3"})
     folder = store.bundle("encoder")
     assert (folder / "config.json").read_text() == "{}"
     assert (folder / "deep/weights.txt").read_text() == "1 2 3"
@@ -274,14 +255,14 @@ def test_a_bundle_comes_back_as_it_went_in(store):
 
 
 def test_version_is_by_names_and_content(store):
-    first = save(store, "encoder", {"a": "1", "b": "2"}).data_version
-    assert save(store, "encoder", {"b": "2", "a": "1"}).data_version == first
-    assert save(store, "encoder", {"a": "2", "b": "1"}).data_version != first
-    assert save(store, "encoder", {"a": "1", "c": "2"}).data_version != first
+    first = save_bundle(store, "encoder", {"a": "1", "b": "2"}).data_version
+    assert save_bundle(store, "encoder", {"b": "2", "a": "1"}).data_version == first
+    assert save_bundle(store, "encoder", {"a": "2", "b": "1"}).data_version != first
+    assert save_bundle(store, "encoder", {"a": "1", "c": "2"}).data_version != first
 
 
 def test_an_error_while_a_bundle_is_written_leaves_the_old_one(store):
-    before = save(store, "encoder", {"a": "old"})
+    before = save_bundle(store, "encoder", {"a": "old"})
     result: list[Written] = []
 
     def fail():
@@ -300,17 +281,17 @@ def test_half_an_upload_of_the_same_content_is_made_whole(tmp_path, monkeypatch)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     store = Store(f"memory://{uuid.uuid4().hex}/lake")
     content = {"a": "first", "b": "second"}
-    version = save(Store(f"memory://{uuid.uuid4().hex}/other"), "encoder", content).data_version
+    version = save_bundle(Store(f"memory://{uuid.uuid4().hex}/other"), "encoder", content).data_version
     # what a process killed while it uploaded leaves: one of the two files, and no current.json
     store.fs.pipe_file(f"{store.root}/encoder/{version}/a", b"first")
-    assert save(store, "encoder", content).data_version == version
+    assert save_bundle(store, "encoder", content).data_version == version
     assert sorted(p.name for p in store.bundle("encoder").iterdir()) == ["a", "b"]
 
 
 def test_old_versions_are_forgotten_but_not_the_newest(store):
     versions = []
     for i in range(5):
-        versions.append(save(store, "encoder", {"a": str(i)}).data_version)
+        versions.append(save_bundle(store, "encoder", {"a": str(i)}).data_version)
         time.sleep(0.01)
     left = {path.rstrip("/").split("/")[-1] for path in store.fs.ls(f"{store.root}/encoder", detail=False)}
     assert versions[-1] in left
@@ -319,16 +300,16 @@ def test_old_versions_are_forgotten_but_not_the_newest(store):
 
 
 def test_going_back_to_an_older_version(store):
-    first = save(store, "encoder", {"a": "1"})
-    save(store, "encoder", {"a": "2"})
-    assert save(store, "encoder", {"a": "1"}).data_version == first.data_version
+    first = save_bundle(store, "encoder", {"a": "1"})
+    save_bundle(store, "encoder", {"a": "2"})
+    assert save_bundle(store, "encoder", {"a": "1"}).data_version == first.data_version
     assert (store.bundle("encoder") / "a").read_text() == "1"
 
 
 def test_a_remote_bundle_is_fetched_once(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     store = Store(f"memory://{uuid.uuid4().hex}/lake")
-    save(store, "encoder", {"a": "1"})
+    save_bundle(store, "encoder", {"a": "1"})
     folder = store.bundle("encoder")
     monkeypatch.setattr(store.fs, "get", lambda *_, **__: pytest.fail("fetched again"))
     assert store.bundle("encoder") == folder
@@ -337,7 +318,7 @@ def test_a_remote_bundle_is_fetched_once(tmp_path, monkeypatch):
 def test_two_processes_that_fetch_the_same_bundle_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     store = Store(f"memory://{uuid.uuid4().hex}/lake")
-    version = save(store, "encoder", {"a": "1"}).data_version
+    version = save_bundle(store, "encoder", {"a": "1"}).data_version
     fetch = store.fs.get
 
     def overtaken(source, target, **options):
@@ -370,106 +351,3 @@ def test_the_catalog_is_replaced_as_a_whole(store):
     assert not list(store.catalog_path.parent.glob(".aside-*"))
     if not store.is_local:
         assert store.fs.cat_file(f"{store.root}/catalog.duckdb") == b"one"
-
-
-# ---- killed in the middle of a write ----
-
-_HANG = """
-    import json, os, pathlib, sys, time
-    import pyarrow as pa
-    from mobclip_core.store import Store, TableRef
-
-    root, stage, what = sys.argv[1:]
-    store = Store(root)
-
-    def hang():
-        print("here", flush=True)
-        time.sleep(120)
-
-    class Half:
-        def __init__(self, file):
-            self.file = file
-        def __enter__(self):
-            return self
-        def __exit__(self, *_):
-            self.file.close()
-        def write(self, content):
-            self.file.write(bytes(content)[: len(content) // 2])
-            self.file.flush()
-            hang()
-
-    real_open, real_replace, real_rename = pathlib.Path.open, os.replace, os.rename
-    if stage == "half written":
-        pathlib.Path.open = lambda self, mode="r", *a, **k: (
-            Half(real_open(self, mode)) if mode == "wb" else real_open(self, mode, *a, **k)
-        )
-    elif stage == "not synced":
-        os.fsync = lambda _: hang()
-    elif stage == "not renamed":
-        os.replace = lambda *_: hang()
-    elif stage == "version renamed":
-        os.rename = lambda *a: (real_rename(*a), hang())
-    elif stage == "renamed":
-        os.replace = lambda *a: (real_replace(*a), hang())
-
-    if what == "table":
-        cells = pa.array(range(1000), pa.uint64())
-        table = pa.table({"src": cells, "dst": cells, "weight": [2.0] * 1000, "people": [9.0] * 1000})
-        store.write(TableRef("mobility_edges", "36"), table)
-    else:
-        with store.write_bundle("encoder", []) as folder:
-            (folder / "a").write_text("new")
-            if stage == "in the block":
-                hang()
-            (folder / "b").write_text("new")
-"""
-
-
-def kill_while_writing(root, stage, what):
-    """Run a writer in a process of its own, let it come to a stage of the write, and kill it there with SIGKILL."""
-    command = [sys.executable, "-c", textwrap.dedent(_HANG), str(root), stage, what]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"here\n"
-        process.send_signal(signal.SIGKILL)
-        assert process.wait(30) == -signal.SIGKILL
-
-
-@pytest.mark.parametrize(
-    ("stage", "weight"), [("half written", 1.0), ("not synced", 1.0), ("not renamed", 1.0), ("renamed", 2.0)]
-)
-def test_a_killed_write_of_a_table_leaves_the_old_or_the_new_one(tmp_path, stage, weight):
-    store = Store(str(tmp_path))
-    ref = TableRef("mobility_edges", "36")
-    store.write(ref, edges(1000, 1.0))
-    kill_while_writing(tmp_path, stage, "table")
-    table = store.read(ref)
-    assert table.num_rows == 1000
-    assert set(table.column("weight").to_pylist()) == {weight}
-    # what the killed process left aside is in nobody's way
-    assert store.regions("mobility_edges") == ["36"]
-    assert pq.read_table(store.scan("mobility_edges")[0]).num_rows == 1000
-    store.write(ref, edges(5, 3.0))
-    assert store.read(ref).num_rows == 5
-
-
-@pytest.mark.parametrize(
-    ("stage", "text"),
-    [
-        ("in the block", "old"),
-        ("version renamed", "old"),
-        ("half written", "old"),
-        ("not renamed", "old"),
-        ("renamed", "new"),
-    ],
-)
-def test_a_killed_write_of_a_bundle_leaves_the_old_or_the_new_one(tmp_path, stage, text):
-    store = Store(str(tmp_path))
-    save(store, "encoder", {"a": "old", "b": "old"})
-    kill_while_writing(tmp_path, stage, "bundle")
-    folder = store.bundle("encoder")
-    assert {p.name: p.read_text() for p in folder.iterdir()} == {"a": text, "b": text}
-    assert json.loads((tmp_path / "encoder/current.json").read_text())["version"] == folder.name
-    assert (store.bundle("encoder") / "a").exists()
-    save(store, "encoder", {"a": "new", "b": "new"})
-    assert (store.bundle("encoder") / "b").read_text() == "new"

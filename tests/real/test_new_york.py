@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from mobclip_assets.cli import app
-from mobclip_core.contracts import matrix_of
 from mobclip_core.deployment import Deployment
 from mobclip_core.profile import PROFILES_DIR, load_profile
+from mobclip_core.vectors import matrix_of
 from tests.building import materialize
 
 PROFILE = load_profile("new_york")

@@ -15,12 +15,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mobclip_core.cells import parents
-from mobclip_core.contracts import matrix_of
 from mobclip_core.imagery.patches import read_patches
 from mobclip_core.imagery.raster import raster_cell_means
 from mobclip_core.imagery.steps import build_imagery_encoder, build_imagery_features, build_imagery_patches
 from mobclip_core.store import TableRef
 from mobclip_core.tensors import tensors_of
+from mobclip_core.vectors import matrix_of
 from tests import lake as lakes
 
 DATA = Path(os.environ.get("MOBCLIP_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))

@@ -12,11 +12,11 @@ import pytest
 
 from mobclip_core.areal import build_zone_cells
 from mobclip_core.census import build_census_features, check_census_totals
-from mobclip_core.contracts import matrix_of
 from mobclip_core.errors import SourceError
 from mobclip_core.grid import build_grid_cells, build_regions, cell_centres, region_cells
 from mobclip_core.sources.polygons import read_polygons
 from mobclip_core.store import TableRef
+from mobclip_core.vectors import matrix_of
 from tests import lake as lakes
 
 DATA = Path(os.environ.get("MOBCLIP_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))

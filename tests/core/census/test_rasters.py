@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from mobclip_core.census import build_census_features, check_census_totals, check_minimum_people, rasters
 from mobclip_core.census.rasters import raster_sums
-from mobclip_core.contracts import matrix_of
 from mobclip_core.errors import MissingTableError, SourceError
 from mobclip_core.grid import cell_polygons, region_cells
 from mobclip_core.store import TableRef
+from mobclip_core.vectors import matrix_of
 from tests import lake as lakes
 
 # rasterio 1.4 multiplies transforms the old way

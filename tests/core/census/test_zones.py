@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from mobclip_core.areal import build_zone_cells
 from mobclip_core.census import SNAPPED_SHARE, build_census_features, check_census_totals, check_minimum_people
 from mobclip_core.census.zones import cell_histograms
-from mobclip_core.contracts import matrix_of, vector_column
 from mobclip_core.errors import MissingTableError, SourceError
 from mobclip_core.store import TableRef
+from mobclip_core.vectors import matrix_of, vector_column
 from tests import lake as lakes
 
 CELLS = lakes.disk(40.7, -74.0, 1)  # 7 cells

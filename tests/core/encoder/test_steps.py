@@ -9,7 +9,6 @@ import pytest
 pytest.importorskip("pydantic")
 pytest.importorskip("matplotlib")
 
-from mobclip_core.contracts import matrix_of, vector_column
 from mobclip_core.deployment import Deployment
 from mobclip_core.encoder.checkpoint import TrainedEncoder
 from mobclip_core.encoder.embedding import build_embeddings, check_one_encoder
@@ -19,6 +18,7 @@ from mobclip_core.encoder.training import build_encoder
 from mobclip_core.errors import ContractError, FingerprintError, MissingTableError
 from mobclip_core.profile import Profile
 from mobclip_core.store import Store, TableRef
+from mobclip_core.vectors import matrix_of, vector_column
 
 from .conftest import make_cells, make_graph, random_edges
 

@@ -5,11 +5,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mobclip_core.contracts import GEOBENCH_LABELS, vector_column
+from mobclip_core.contracts import GEOBENCH_LABELS
 from mobclip_core.deployment import Deployment
 from mobclip_core.encoder.checkpoint import TrainedEncoder
 from mobclip_core.profile import Profile
 from mobclip_core.store import Store, TableRef
+from mobclip_core.vectors import vector_column
 
 REGIONS = ["east", "west"]
 

@@ -7,11 +7,11 @@ import rasterio
 import shapely
 from rasterio.transform import from_origin
 
-from mobclip_core.contracts import vector_column
 from mobclip_core.errors import ContractError, MissingTableError, SourceError
 from mobclip_core.evaluation.labels import build_geobench_labels
 from mobclip_core.profile import TaskConfig
 from mobclip_core.store import TableRef
+from mobclip_core.vectors import vector_column
 
 
 def task(label, **options):

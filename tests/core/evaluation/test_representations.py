@@ -2,10 +2,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mobclip_core.contracts import vector_column
 from mobclip_core.errors import ContractError, FingerprintError, MissingTableError
 from mobclip_core.evaluation.representations import METHOD_INPUTS, load_representations, principal_components
 from mobclip_core.store import TableRef
+from mobclip_core.vectors import vector_column
 
 
 def test_every_method_has_a_matrix_over_all_cells(world):

@@ -8,7 +8,6 @@ import safetensors.torch
 import shapely
 import torch
 
-from mobclip_core.contracts import matrix_of
 from mobclip_core.errors import MissingTableError, MobclipError, SourceError
 from mobclip_core.imagery import patches as patches_module
 from mobclip_core.imagery import steps as steps_module
@@ -21,6 +20,7 @@ from mobclip_core.imagery.steps import (
 from mobclip_core.sql import session
 from mobclip_core.store import TableRef
 from mobclip_core.tensors import tensors_of
+from mobclip_core.vectors import matrix_of
 from tests import lake as lakes
 
 BOUNDS = (9.0, 49.0, 11.0, 51.0)

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobclip_core.contracts import CELL, CONTRACTS, VECTOR, Column, TableContract, vector_column
+from mobclip_core.contracts import CELL, CONTRACTS, VECTOR
 from mobclip_core.quality import statistics, table_statistics
+from mobclip_core.table_contract import Column, TableContract
 from mobclip_core.tensors import tensor_column
+from mobclip_core.vectors import vector_column
 
 CONTRACT = TableContract(
     "numbers",
