@@ -86,7 +86,15 @@ def _materialize(profile: str, select: Sequence[str], region: Sequence[str], for
         def started(name: str | None) -> None:
             nonlocal made
             made += 1
-            bars.update(bar, description=f"{name or 'all regions'}: {stage.title}")
+            what = f"{name or 'all regions'}: {stage.title}"
+            bars.update(bar, description=what)
+            if not console.is_terminal:
+                # a log shows no bar: it gets a line for each run
+                task = bars.tasks[bar]
+                seconds = time.monotonic() - began
+                console.print(
+                    f"{task.completed:.0f}/{task.total:.0f} {seconds:.0f} s {what}", highlight=False, soft_wrap=True
+                )
 
         for stage in stages:
             failed = {failure.region for failure in failures}
@@ -140,6 +148,7 @@ def _progress() -> Progress:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         console=console,
+        disable=not console.is_terminal,
     )
 
 

@@ -1,6 +1,7 @@
 """The whole graph on a generated country of some 200 cells, through the command line, with Dagster's own storage."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -46,6 +47,8 @@ def test_from_raw_files_to_scores(tiny_profile, home):
     assert {row["state"] for row in states(profile).values()} == {"missing"}
     code, _, err = run("materialize", "--profile", profile)
     assert code == 0, err
+    # where there is no terminal, each run is a line
+    assert re.search(rf"^\d+/\d+ \d+ s {TINY.region_keys[1]}: grid_cells", err, re.MULTILINE), err
     _everything_is_fresh(profile)
     _scores_cover_the_eleven_tasks(profile)
     _catalog_answers_in_sql(profile)
