@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test test-quick test-cluster lint format bench clean
+.PHONY: help setup demo ui test test-quick lint format bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,13 +39,10 @@ format: setup ## format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 
 test-quick: setup ## the quick tier
-	$(BIN)/pytest -n 2 -m "not slow and not real and not gpu and not cluster"
+	$(BIN)/pytest -n 2 -m "not slow and not real and not gpu"
 
 test: lint ## everything that CI runs
-	$(BIN)/pytest -n 2 --dist loadfile -m "not gpu and not cluster" --cov --cov-report=term --cov-fail-under=90
-
-test-cluster: setup ## a backfill on a Ray cluster of two nodes (root, Linux)
-	$(BIN)/pytest -m cluster
+	$(BIN)/pytest -n 2 --dist loadfile -m "not gpu" --cov --cov-report=term --cov-fail-under=90
 
 bench: setup ## the benchmarks, one JSON line each
 	@for name in $$(ls tests/benchmarks/*.py | xargs -n1 basename | grep -v '^_' | sed 's/\.py$$//'); do \

@@ -5,8 +5,8 @@ here: which raster holds whom (see `sources.worldpop`), means over cells (see `i
 
 All rasters of a country lie on one grid, so that the parts of pixels in cells are worked out once for all of them.
 exactextract finds the pixels of each cell; the parts of those on a cell's edge, which it gives in single precision, are
-measured again in double precision, so that the parts of a pixel add up to the pixel. Memory holds one band of the
-rasters at a time.
+measured again in double precision, so that the parts of a pixel add up to the pixel (to 3e-8: what rounds to the whole
+pixel counts as the whole). Memory holds one band of the rasters at a time.
 """
 
 import contextlib

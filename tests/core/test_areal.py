@@ -74,7 +74,7 @@ def test_no_zones_and_no_cells():
 def ragged_zones(draw):
     zones = []
     for _ in range(draw(st.integers(1, 8))):
-        x, y = draw(st.floats(-2, 12)), draw(st.floats(-2, 12))
+        x, y = round(draw(st.floats(-2, 12)), 12), round(draw(st.floats(-2, 12)), 12)
         radii = draw(st.lists(st.floats(0.01, 6), min_size=3, max_size=9))
         angles = np.linspace(0, 2 * np.pi, len(radii), endpoint=False)
         zones.append(

@@ -48,8 +48,12 @@ def test_a_half_that_only_touches_is_left_out():
     assert shapely.area(pieces).sum() == pytest.approx(comb.area)
 
 
+# GEOS multiplies coordinates: below 1e-150 or so the products are zero, and its overlaps wrong
+coordinates = st.floats(-7, 7).map(lambda value: round(value, 12))
+
+
 @settings(max_examples=30)
-@given(st.lists(st.tuples(*[st.floats(-7, 7)] * 2, st.floats(0.05, 3)), min_size=1, max_size=12), st.randoms())
+@given(st.lists(st.tuples(coordinates, coordinates, st.floats(0.05, 3)), min_size=1, max_size=12), st.randoms())
 def test_overlaps_are_those_of_the_whole(squares, random):
     small = np.array([shapely.box(x, y, x + side, y + side) for x, y, side in squares], dtype=object)
     large = [star(2000), star(700, 6, 2), shapely.box(-1, -1, 1, 1)]

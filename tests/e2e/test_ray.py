@@ -16,7 +16,7 @@ from mobclip_assets.cli import app
 from mobclip_core.demo.config import TINY
 from tests.e2e.ray_backfill import JOBS
 
-pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+pytestmark = pytest.mark.slow
 
 ASSETS = [asset for assets in JOBS.values() for asset in assets]
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,7 +104,7 @@ def on_ray(profile: Path, folder: Path) -> dict:
     command = f'ip link set lo up && exec "{sys.executable}" -m tests.e2e.ray_backfill "{output}"'
     try:
         done = subprocess.run(
-            [*ISOLATED, command], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False
+            [*ISOLATED, command], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
         )
     finally:
         shutil.rmtree(sockets, ignore_errors=True)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mobclip_core.census import build_census_features, check_census_totals, check_minimum_people, rasters
@@ -121,6 +121,7 @@ def surfaces(draw):
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(surfaces())
+@example((np.array([[-99999.0] * 2] * 2 + [[-99999.0, 1.0]] + [[-99999.0] * 2] * 2), 0.2, (9.5, 49.5)))
 def test_cells_that_cover_a_raster_hold_all_of_its_people(tmp_path, surface):
     values, pixel, (west, south) = surface
     file = write(tmp_path / "r.tif", values, west, south + len(values) * pixel, pixel)
@@ -131,7 +132,8 @@ def test_cells_that_cover_a_raster_hold_all_of_its_people(tmp_path, surface):
     cells, _, _ = region_cells({"all": outline}, "all", resolution, 0.0)
     found = raster_sums([file], cell_polygons(cells))
     total = np.where(values > 0, values, 0).astype("float32").astype(float).sum()
-    assert found.people.sum() == pytest.approx(total, rel=1e-9, abs=1e-9)
+    # a part that rounds to a whole pixel in single precision counts as the whole
+    assert found.people.sum() == pytest.approx(total, rel=6e-8, abs=1e-9)
 
 
 # ---- the step ----
