@@ -241,11 +241,12 @@ class Store:
     # ---- bundles ----
 
     @contextlib.contextmanager
-    def write_bundle(self, name: str, result: list[Written]) -> Iterator[Path]:
+    def write_bundle(self, name: str, result: list[Written], keep: int = 3) -> Iterator[Path]:
         """Write files that belong together, atomically.
 
         Yields a local directory to write into. When the block ends without an error the directory becomes the
-        bundle's current version, named by its content; `result` then receives one `Written`.
+        bundle's current version, named by its content; `result` then receives one `Written`. The last `keep` versions
+        stay.
         """
         scratch = self._scratch(name)
         try:
@@ -264,7 +265,7 @@ class Store:
             elif not self.fs.exists(target):
                 scratch.rename(target)
             self._put(f"{self.root}/{name}/current.json", json.dumps({"version": version, "bytes": size}).encode())
-            self._forget_old_versions(name, version)
+            self._forget_old_versions(name, version, keep)
             result.append(Written(TableRef(name), 0, size, version))
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -289,6 +290,13 @@ class Store:
                 aside.rename(local)
             shutil.rmtree(aside, ignore_errors=True)
         return local
+
+    def remove_bundle(self, name: str) -> None:
+        """Remove all versions of a bundle; nothing happens where there is none."""
+        if self.fs.exists(f"{self.root}/{name}"):
+            self.fs.rm(f"{self.root}/{name}", recursive=True)
+        if not self.is_local:
+            shutil.rmtree(self._cache_dir() / name, ignore_errors=True)
 
     def bundle_file(self, name: str, file: str) -> str:
         """Path or URL of one file of a bundle's current version, for DuckDB's `read_parquet`; nothing is downloaded.

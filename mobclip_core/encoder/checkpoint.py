@@ -9,8 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -59,8 +58,10 @@ class TrainedEncoder:
 
     @property
     def options(self) -> "EncoderConfig":
-        """The options of the training."""
-        return cast("EncoderConfig", SimpleNamespace(**self.config["encoder"]))
+        """The options of the training; what an older encoder does not name has its default."""
+        from mobclip_core.profile import EncoderConfig
+
+        return EncoderConfig.model_validate(self.config["encoder"])
 
     @property
     def reads_features(self) -> bool:

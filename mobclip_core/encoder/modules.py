@@ -4,19 +4,24 @@ Belongs here: what has parameters. Does not belong here: the graph product (see 
 (see `loss`), the optimiser (see `training`).
 """
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch_geometric.nn import MLP
 
-from mobclip_core.encoder.loss import star_loss
-from mobclip_core.encoder.propagation import Adjacency, LightGCN
+from mobclip_core.encoder.loss import StarLoss
+from mobclip_core.encoder.propagation import Adjacency, LightGCN, RowBlock
+from mobclip_core.encoder.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from mobclip_core.profile import EncoderConfig
 
 Tensors = Mapping[str, torch.Tensor]
+
+_SIGMOID_BIAS = -10.0
+_LOWEST_TEMPERATURE = 0.01
 
 
 class ModalityHead(torch.nn.Module):
@@ -68,25 +73,36 @@ class MobCLIP(torch.nn.Module):
     cell's vector holds only what the contrast forces into it.
 
     Args:
-        num_nodes: N.
+        num_nodes: N; of this rank's nodes where several processes share them.
         widths: Width of the features of each modality.
         config: Options.
+        ranks: The processes that train together.
 
     Shapes:
         - **input:** features (N, D_m) and masks (N,) by modality, adjacency (N, N)
-        - **output:** (N, d)
+        - **output:** (N, d), or (B, d) for the rows of a batch
     """
 
-    def __init__(self, num_nodes: int, widths: Mapping[str, int], config: "EncoderConfig") -> None:
+    def __init__(
+        self, num_nodes: int, widths: Mapping[str, int], config: "EncoderConfig", ranks: Ranks = ALONE
+    ) -> None:
         super().__init__()
+        self.ranks = ranks
         d = config.dimensions
         # sums over modalities run in this order: it decides the last bit
         widths = dict(sorted(widths.items()))
         self.temperatures = {str(name): value for name, value in config.temperatures.items()}
+        sigmoid = config.contrast == "sigmoid"
+        self.contrast = StarLoss(
+            {str(k): v for k, v in config.modality_weights.items()}, sigmoid, config.precision == "bf16", ranks
+        )
         self.reconstruction_weight = config.reconstruction_weight
         self.contrastive_weight = config.contrastive_weight
         self.node_table = torch.nn.Parameter(torch.zeros(num_nodes, d))
         self.backbone = LightGCN(config.layers)
+        learned = widths if config.learned_temperatures else {}
+        self.log_temperatures = torch.nn.ParameterDict({m: torch.nn.Parameter(torch.zeros(())) for m in learned})
+        self.biases = torch.nn.ParameterDict({m: torch.nn.Parameter(torch.zeros(())) for m in widths if sigmoid})
         hidden = {"census": config.demographics_hidden}
         self.heads = torch.nn.ModuleDict({m: ModalityHead(w, d, hidden.get(m)) for m, w in widths.items()})
         fused = widths if config.feature_fusion else {}
@@ -95,8 +111,13 @@ class MobCLIP(torch.nn.Module):
         self.decoders = torch.nn.ModuleDict({m: ModalityHead(d, w) for m, w in decoded.items()})
 
     def reset_parameters(self) -> None:
-        """Draw new weights from torch's generator, and set the table to zero."""
+        """Draw new weights from torch's generator; the table to zero, temperatures to those of the options."""
         torch.nn.init.zeros_(self.node_table)
+        for name, value in self.log_temperatures.items():
+            torch.nn.init.constant_(value, math.log(self.temperatures[name]))
+        for value in self.biases.values():
+            # nearly all pairs are negatives (SigLIP, section 3.2)
+            torch.nn.init.constant_(value, _SIGMOID_BIAS)
         for module in self.modules():
             if isinstance(module, ModalityHead):
                 module.reset_parameters()
@@ -109,31 +130,52 @@ class MobCLIP(torch.nn.Module):
             x = x + projection(features[name]) * masks[name].unsqueeze(1)
         return x
 
-    def forward(self, features: Tensors, masks: Tensors, adjacency: Adjacency) -> torch.Tensor:
-        """Embeddings of all cells."""
-        z: torch.Tensor = self.backbone(self.node_input(features, masks), adjacency)
+    def forward(
+        self, features: Tensors, masks: Tensors, adjacency: Adjacency, rows: RowBlock | None = None
+    ) -> torch.Tensor:
+        """Embeddings of all cells, or of `rows`."""
+        z: torch.Tensor = self.backbone(self.node_input(features, masks), adjacency, rows, self.ranks)
         return z
 
-    def loss(self, z: torch.Tensor, features: Tensors, masks: Tensors) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def loss(
+        self,
+        z: torch.Tensor,
+        features: Tensors,
+        masks: Tensors,
+        *,
+        position: torch.Tensor | None = None,
+        groups: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The objective on a batch of cells.
 
         Args:
-            z: Embeddings, (B, d).
-            features: Features by modality, (B, D_m).
-            masks: Presence by modality, bool (B,).
+            z: Embeddings of this rank's cells of the batch, (b, d).
+            features: Features by modality of the same cells, (b, D_m).
+            masks: Presence by modality of all cells of the batch, bool (B,).
+            position: Place of this rank's cells in the batch, int64 (b,); None where it has all.
+            groups: int64 (B,): cells of one group are no negatives of each other.
 
         Returns:
             The total (scalar) and its terms by name: the modality for contrast, `reconstruction_<modality>`.
         """
-        views = {name: head(features[name]) for name, head in self.heads.items()}
-        contrast, terms = star_loss(z, views, masks, self.temperatures)
+        size = len(next(iter(masks.values()))) if masks else len(z)
+        place = torch.arange(size, device=z.device) if position is None else position
+        views = {n: self.ranks.assemble(head(features[n]), place, size) for n, head in self.heads.items()}
+        temperatures = {
+            n: self.log_temperatures[n].exp().clamp(min=_LOWEST_TEMPERATURE) if n in self.log_temperatures else t
+            for n, t in self.temperatures.items()
+        }
+        centre = self.ranks.assemble(z, place, size)
+        contrast, terms = self.contrast(centre, views, masks, temperatures, biases=dict(self.biases), groups=groups)
         total = self.contrastive_weight * contrast
         errors = {}
         for name, decode in self.decoders.items():
-            if bool(masks[name].any()):
-                error = (decode(z) - features[name])[masks[name]]
+            count = int(masks[name].sum())
+            if count:
+                error = (decode(z) - features[name])[masks[name][place]]
                 # mean over dimensions: modalities count alike, however wide
-                errors[f"reconstruction_{name}"] = error.square().mean()
+                summed = error.square().sum() / (count * features[name].shape[1])
+                errors[f"reconstruction_{name}"] = self.ranks.total(summed)
         if errors:
             total = total + self.reconstruction_weight * torch.stack(list(errors.values())).mean()
         return total, {**terms, **errors}

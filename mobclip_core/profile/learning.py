@@ -46,7 +46,12 @@ class EncoderConfig(Settings):
         modality_dropout: Probability that a modality of a cell is hidden from the fusion in a training step.
         normalise_output: Scale each embedding to unit length.
         demographics_hidden: Width of the demographic head's hidden layer.
-        temperatures: Fixed temperature of the loss, by modality.
+        temperatures: Temperature of the loss, by modality.
+        learned_temperatures: Train the temperatures, from these on; the paper's are fixed.
+        contrast: `info_nce`, or `sigmoid` (SigLIP).
+        modality_weights: Weight of each modality in the contrastive loss; 1 where it is not named.
+        negatives_apart: H3 resolution: cells of one parent are no negatives of each other. None: all cells are.
+        precision: `float32`, or `bf16` for the products of the contrastive loss.
         batch_size: Cells a step.
         learning_rate: AdamW.
         weight_decay: AdamW, on matrices only.
@@ -54,6 +59,7 @@ class EncoderConfig(Settings):
         patience: Epochs without a better validation loss before training stops.
         validation_fraction: Fraction of spatial blocks held out of the loss for early stopping.
         validation_block_resolution: H3 resolution of those blocks.
+        checkpoint_minutes: Time between two checkpoints that an interrupted training goes on from; 0: after every step.
         seed: Seed.
         device: `auto`, `cpu` or `cuda`.
     """
@@ -73,6 +79,11 @@ class EncoderConfig(Settings):
         "census": 0.7,
         "imagery": 0.2,
     }
+    learned_temperatures: bool = False
+    contrast: Literal["info_nce", "sigmoid"] = "info_nce"
+    modality_weights: dict[Literal["poi", "imagery", "census"], Annotated[float, Field(ge=0)]] = {}
+    negatives_apart: Annotated[int, Field(ge=0, le=15)] | None = None
+    precision: Literal["float32", "bf16"] = "float32"
     batch_size: Annotated[int, Field(ge=2)] = 20_480
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-3
@@ -80,6 +91,7 @@ class EncoderConfig(Settings):
     patience: Annotated[int, Field(ge=1)] = 10
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     validation_block_resolution: Annotated[int, Field(ge=0, le=15)] = 3
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = 5
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
 

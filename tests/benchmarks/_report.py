@@ -4,8 +4,11 @@ import json
 import platform
 import resource
 import statistics
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Self
 
 
 def median_seconds(work: Callable[[], object], repeats: int) -> float:
@@ -16,6 +19,39 @@ def median_seconds(work: Callable[[], object], repeats: int) -> float:
         work()
         times.append(time.perf_counter() - started)
     return statistics.median(times)
+
+
+class PeakMemory:
+    """Peak resident memory of this process inside a `with` block, read every few milliseconds: `mib` afterwards."""
+
+    def __enter__(self) -> Self:
+        self.mib, self._done = 0.0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        page = resource.getpagesize() / 2**20
+        while True:
+            resident = int(Path("/proc/self/statm").read_text().split()[1]) * page
+            self.mib = max(self.mib, resident)
+            if self._done.wait(0.003):
+                return
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+
+def best_seconds(work: Callable[[], object], repeats: int = 3) -> float:
+    """The best wall time of several calls after a first one."""
+    work()
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return min(times)
 
 
 def report(

@@ -4,7 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mobclip_core.encoder.loss import star_loss, symmetric_info_nce
+from mobclip_core.encoder.loss import StarLoss
+from mobclip_core.encoder.tiled import tiled_info_nce
 
 
 def reference(a, b, temperature):
@@ -19,7 +20,7 @@ def reference(a, b, temperature):
 def test_two_cells_by_hand():
     # cosines: 1 and 0 on the diagonal's sides, so each term is log(1 + e^-2)
     a = torch.tensor([[3.0, 0.0], [0.0, 0.1]], dtype=torch.float64)
-    assert symmetric_info_nce(a, a, 0.5).item() == pytest.approx(np.log1p(np.exp(-2)), abs=1e-12)
+    assert tiled_info_nce(a, a, 0.5).item() == pytest.approx(np.log1p(np.exp(-2)), abs=1e-12)
 
 
 @given(st.integers(1, 7), st.integers(1, 5), st.floats(0.1, 2), st.integers(0, 1000))
@@ -27,19 +28,19 @@ def test_two_cells_by_hand():
 def test_matches_the_formula(rows, width, temperature, seed):
     random = np.random.default_rng(seed)
     a, b = random.normal(size=(2, rows, width))
-    found = symmetric_info_nce(torch.from_numpy(a), torch.from_numpy(b), temperature).item()
+    found = tiled_info_nce(torch.from_numpy(a), torch.from_numpy(b), temperature).item()
     assert found == pytest.approx(reference(a, b, temperature), rel=1e-9, abs=1e-12)
 
 
 def test_symmetric():
     a, b = torch.randn(2, 6, 4, dtype=torch.float64)
-    torch.testing.assert_close(symmetric_info_nce(a, b, 0.3), symmetric_info_nce(b, a, 0.3))
+    torch.testing.assert_close(tiled_info_nce(a, b, 0.3), tiled_info_nce(b, a, 0.3))
 
 
 def test_renumbering_changes_nothing():
     a, b = torch.randn(2, 6, 4, dtype=torch.float64)
     order = torch.randperm(6)
-    torch.testing.assert_close(symmetric_info_nce(a[order], b[order], 0.3), symmetric_info_nce(a, b, 0.3))
+    torch.testing.assert_close(tiled_info_nce(a[order], b[order], 0.3), tiled_info_nce(a, b, 0.3))
 
 
 def star_inputs(dtype=torch.float64):
@@ -52,7 +53,7 @@ def star_inputs(dtype=torch.float64):
 
 def test_star_is_the_mean_over_present_cells():
     centre, views, masks = star_inputs()
-    total, parts = star_loss(centre, views, masks, {"poi": 0.5, "census": 0.7})
+    total, parts = StarLoss()(centre, views, masks, {"poi": 0.5, "census": 0.7})
     by_hand = {
         name: reference(centre.detach()[masks[name]], views[name].detach()[masks[name]], t)
         for name, t in (("poi", 0.5), ("census", 0.7))
@@ -63,20 +64,20 @@ def test_star_is_the_mean_over_present_cells():
 
 def test_masked_cells_get_no_gradient_and_are_no_negatives():
     centre, views, masks = star_inputs()
-    total, _ = star_loss(centre, views, masks, {"poi": 0.5, "census": 0.7})
+    total, _ = StarLoss()(centre, views, masks, {"poi": 0.5, "census": 0.7})
     total.backward()
     for name, view in views.items():
         assert not view.grad[~masks[name]].any()
         assert view.grad[masks[name]].any(dim=1).all()
     moved = {name: torch.where(masks[name][:, None], view, 1e3) for name, view in views.items()}
-    again, _ = star_loss(centre, moved, masks, {"poi": 0.5, "census": 0.7})
+    again, _ = StarLoss()(centre, moved, masks, {"poi": 0.5, "census": 0.7})
     assert again.item() == total.item()
 
 
 def test_modality_of_fewer_than_two_cells_is_left_out_of_the_mean():
     centre, views, masks = star_inputs()
     masks["poi"] = torch.tensor([1, 0, 0, 0, 0, 0]).bool()
-    total, parts = star_loss(centre, views, masks, {"poi": 0.5, "census": 0.7})
+    total, parts = StarLoss()(centre, views, masks, {"poi": 0.5, "census": 0.7})
     assert list(parts) == ["census"]
     assert total.item() == parts["census"].item()
 
@@ -84,7 +85,7 @@ def test_modality_of_fewer_than_two_cells_is_left_out_of_the_mean():
 def test_no_modality_at_all():
     centre, views, masks = star_inputs()
     nothing = {name: torch.zeros_like(mask) for name, mask in masks.items()}
-    total, parts = star_loss(centre, views, nothing, {"poi": 0.5, "census": 0.7})
+    total, parts = StarLoss()(centre, views, nothing, {"poi": 0.5, "census": 0.7})
     total.backward()
     assert parts == {}
     assert total.item() == 0

@@ -7,11 +7,11 @@ from torch_geometric.nn import LGConv
 
 from mobclip_core.encoder.propagation import (
     LightGCN,
+    _rows_on_device,
     adjacency_of,
     graph_adjacency,
     neighbour_edges,
     normalised_adjacency,
-    propagate,
 )
 
 from .conftest import make_cells, make_graph, random_edges
@@ -47,7 +47,7 @@ def test_agrees_with_pyg_on_an_undirected_graph():
     source = np.repeat(np.arange(15), np.diff(graph.indptr))
     edge_index = torch.from_numpy(np.stack([source, graph.indices.astype(np.int64)]))
     expected = LGConv()(x, edge_index, torch.from_numpy(graph.weight.astype(np.float64)))
-    found = propagate(graph_adjacency(graph, dtype=torch.float64), x)
+    found = LightGCN(1)(x, graph_adjacency(graph, dtype=torch.float64)) - x
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
@@ -56,6 +56,28 @@ def test_gradient():
     adjacency = graph_adjacency(graph, dtype=torch.float64)
     x = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: LightGCN(2)(x, adjacency), (x,))
+
+
+@given(st.integers(1, 9), st.integers(0, 30), st.integers(0, 3), st.integers(0, 10_000), st.booleans())
+def test_some_rows_and_their_gradient_are_those_of_the_whole(n, edges, layers, seed, on_device):
+    random = np.random.default_rng(seed)
+    adjacency = adjacency_of([(torch.from_numpy(random.integers(0, n, (2, edges))), torch.rand(edges).double())], n)
+    x = torch.from_numpy(random.normal(size=(n, 3))).requires_grad_()
+    index = torch.from_numpy(random.permutation(n)[: random.integers(1, n + 1)])
+    weight = torch.from_numpy(random.normal(size=(len(index), 3)))
+    whole = sum(torch.linalg.matrix_power(dense(adjacency), layer) @ x for layer in range(layers + 1))[index]
+    rows = _rows_on_device(adjacency.matrix, index) if on_device else adjacency.rows(index)
+    found = LightGCN(layers)(x, adjacency, rows)
+    torch.testing.assert_close(found, whole, rtol=1e-12, atol=1e-13)
+    expected, gradient = (torch.autograd.grad((z * weight).sum(), x)[0] for z in (whole, found))
+    torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-13)
+
+
+def test_stretches_of_rows_make_the_whole():
+    adjacency = graph_adjacency(make_graph(make_cells(9), random_edges(9, 40)), dtype=torch.float64)
+    parts = [adjacency.stretch(slice(*bounds)) for bounds in ((0, 4), (4, 4), (4, 9))]
+    assert torch.equal(torch.cat([part.matrix.to_dense() for part in parts]), dense(adjacency))
+    assert torch.equal(torch.cat([part.transpose.to_dense() for part in parts]), adjacency.transpose.to_dense())
 
 
 def test_only_kept_edges_take_part():
@@ -180,7 +202,7 @@ def test_a_part_of_the_graph_gives_what_the_whole_gives(n, edges, steps, seed):
     whole, field = x, adjacency.reached(nodes, steps)
     part, among = x[field], adjacency.among(field)
     for _ in range(steps):
-        whole, part = propagate(adjacency, whole), propagate(among, part)
+        whole, part = adjacency.matrix @ whole, among.matrix @ part
     torch.testing.assert_close(part[np.searchsorted(field, nodes)], whole[nodes], rtol=0, atol=1e-12)
     dense = adjacency.matrix.to_dense().numpy() != 0
     reached = np.zeros(n, dtype=bool)

@@ -9,7 +9,8 @@ from mobclip_core.encoder.checkpoint import TrainedEncoder
 from mobclip_core.encoder.device import deterministic, resolve_device
 from mobclip_core.encoder.embedding import embed
 from mobclip_core.encoder.modules import MobCLIP
-from mobclip_core.encoder.training import _optimiser, initial_table, train, validation_mask
+from mobclip_core.encoder.trainer import optimiser_of, validation_mask
+from mobclip_core.encoder.training import initial_table, train
 from mobclip_core.errors import ContractError, FingerprintError, MissingTableError
 
 from .conftest import make_cells, make_features, make_graph, permuted, random_edges
@@ -157,7 +158,7 @@ def test_tiny_worlds(options, n):
 
 def test_weight_decay_on_matrices_only(options):
     model = MobCLIP(5, {"poi": 3}, options())
-    matrices, others = _optimiser(model, options()).param_groups
+    matrices, others = optimiser_of(model, options()).param_groups
     assert {p.dim() for p in matrices["params"]} == {2}
     assert {p.dim() for p in others["params"]} == {1}
     assert (matrices["weight_decay"], others["weight_decay"]) == (1e-3, 0)
