@@ -86,3 +86,7 @@ class MissingTableError(MobclipError):
 
 class FingerprintError(MobclipError):
     """Embeddings of different encoders would be mixed."""
+
+
+class TrainingError(MobclipError):
+    """A process that trains the encoder together with others ended before its work was done."""

@@ -291,6 +291,15 @@ class Store:
             shutil.rmtree(aside, ignore_errors=True)
         return local
 
+    def written(self, name: str) -> Written:
+        """What was written of a bundle last.
+
+        Raises:
+            MissingTableError: If it has not been materialised.
+        """
+        current = self._current(name)
+        return Written(TableRef(name), 0, int(current["bytes"]), str(current["version"]))
+
     def remove_bundle(self, name: str) -> None:
         """Remove all versions of a bundle; nothing happens where there is none."""
         if self.fs.exists(f"{self.root}/{name}"):

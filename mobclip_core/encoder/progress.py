@@ -12,6 +12,7 @@ import logging
 
 from safetensors.numpy import load_file, save_file
 
+from mobclip_core.encoder.ranks import first_rank
 from mobclip_core.encoder.trainer import Progress
 from mobclip_core.errors import MissingTableError
 from mobclip_core.store import Store, Written
@@ -33,7 +34,9 @@ class Checkpoints:
         self._store, self._key = store, key
 
     def save(self, progress: Progress) -> None:
-        """Replace the checkpoint."""
+        """Replace the checkpoint; of several processes the first one does."""
+        if not first_rank():
+            return
         state = {name: value for name, value in vars(progress).items() if name != "tensors"}
         written: list[Written] = []
         with self._store.write_bundle(BUNDLE, written, keep=1) as folder:

@@ -51,7 +51,7 @@ class Ranks:
 
     def among(self, index: torch.Tensor) -> torch.Tensor:
         """Positions in `index` (node numbers) of this rank's nodes."""
-        own = (index >= self.nodes.start) & (index < self.nodes.stop)
+        own: torch.Tensor = (index >= self.nodes.start) & (index < self.nodes.stop)
         return own.nonzero().squeeze(1)
 
     def gather(self, rows: torch.Tensor) -> torch.Tensor:
@@ -104,6 +104,11 @@ class Ranks:
     def strip(self, length: int) -> slice:
         """This rank's part of `length` rows that every rank holds."""
         return slice(length * self.rank // self.size, length * (self.rank + 1) // self.size)
+
+
+def first_rank() -> bool:
+    """Whether this process writes for all."""
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
 
 
 ALONE = Ranks(0, 1, (0, 0))

@@ -16,14 +16,15 @@ import torch
 from mobclip_core.encoder.checkpoint import TrainedEncoder
 from mobclip_core.encoder.device import deterministic, resolve_device
 from mobclip_core.encoder.features import ModalityFeatures, assemble_features, input_versions
+from mobclip_core.encoder.launch import train_together
 from mobclip_core.encoder.line import Graph
 from mobclip_core.encoder.modules import MobCLIP, Tensors
 from mobclip_core.encoder.progress import Checkpoints
 from mobclip_core.encoder.propagation import Adjacency, graph_adjacency, neighbour_edges
-from mobclip_core.encoder.ranks import Ranks
+from mobclip_core.encoder.ranks import Ranks, first_rank
 from mobclip_core.encoder.trainer import Trainer
 from mobclip_core.errors import ContractError
-from mobclip_core.store import TableRef, Written
+from mobclip_core.store import TableRef
 from mobclip_core.vectors import matrix_of
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ beside LINE's unit vectors."""
 
 _EDGES_OF_A_NODE = 16
 
-_NOT_OF_THE_MODEL = ("checkpoint_minutes",)
-"""Options that change no bit of the result."""
+_NOT_OF_THE_MODEL = ("checkpoint_minutes", "launcher", "processes")
+"""Options that say where and how, not what is trained."""
 
 
 def feature_tensors(features: ModalityFeatures, dtype: torch.dtype = torch.float32) -> tuple[Tensors, Tensors]:
@@ -158,16 +159,16 @@ def train(
     return TrainedEncoder(state, cells, described, history, best)
 
 
-def build_encoder(deployment: "Deployment") -> "StepResult":
+def train_encoder(deployment: "Deployment") -> None:
     """Train the encoder on all regions and write the bundle `encoder`.
+
+    Several processes of one `torch.distributed` group call it together; the first one writes.
 
     Raises:
         MissingTableError: If a feature table, the graph or the node vectors are not there yet.
         ContractError: If they are not about the same cells.
     """
-    from mobclip_core.deployment import StepResult
     from mobclip_core.mobility.graph import open_graph
-    from mobclip_core.plots import loss_curves
 
     store, profile = deployment.store, deployment.profile
     features = assemble_features(deployment)
@@ -181,19 +182,40 @@ def build_encoder(deployment: "Deployment") -> "StepResult":
     options = profile.encoder.model_dump(mode="json", exclude=set(_NOT_OF_THE_MODEL))
     key = hashlib.sha256(json.dumps([inputs, options, directed], sort_keys=True).encode()).hexdigest()
     checkpoints = Checkpoints(store, key)
-    started = time.perf_counter()
     vectors = matrix_of(nodes["vector"])
     trained = train(features, graph, vectors, profile.encoder, directed=directed, checkpoints=checkpoints)
-    seconds = time.perf_counter() - started
-    trained = replace(trained, config={**trained.config, "inputs": inputs})
-    written: list[Written] = []
-    with store.write_bundle("encoder", written) as directory:
-        trained.save(directory)
-    checkpoints.clear()
-    counts: dict[str, int | float | str] = {
+    counts = {
         "cells": len(features),
         **{f"cells_with_{name}": int(m.mask.sum()) for name, m in features.modalities.items()},
         "edges_kept": int(np.sum(graph.keep)),
+    }
+    trained = replace(trained, config={**trained.config, "inputs": inputs, "counts": counts})
+    if first_rank():
+        with store.write_bundle("encoder", []) as directory:
+            trained.save(directory)
+        checkpoints.clear()
+
+
+def build_encoder(deployment: "Deployment") -> "StepResult":
+    """Train the encoder, in as many processes as the profile says, and tell of it.
+
+    Raises:
+        MissingTableError: If a feature table, the graph or the node vectors are not there yet.
+        ContractError: If they are not about the same cells.
+        TrainingError: If one of several processes ends before its work is done.
+    """
+    from mobclip_core.deployment import StepResult
+    from mobclip_core.plots import loss_curves
+
+    started = time.perf_counter()
+    if deployment.profile.encoder.processes > 1:
+        train_together(train_encoder, deployment)
+    else:
+        train_encoder(deployment)
+    seconds = time.perf_counter() - started
+    trained = TrainedEncoder.load(deployment.store.bundle("encoder"))
+    counts: dict[str, int | float | str] = {
+        **trained.config["counts"],
         "parameters": sum(v.size for k, v in trained.tensors.items() if not k.startswith("statistics.")),
         "epochs": len(trained.history["train"]),
         "best_epoch": trained.best_epoch,
@@ -202,4 +224,4 @@ def build_encoder(deployment: "Deployment") -> "StepResult":
         "fingerprint": trained.fingerprint,
     }
     pictures = {"Loss": loss_curves(trained.history, "Encoder: loss by epoch")}
-    return StepResult(written[0], counts, pictures)
+    return StepResult(deployment.store.written("encoder"), counts, pictures)

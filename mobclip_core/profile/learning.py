@@ -62,6 +62,8 @@ class EncoderConfig(Settings):
         checkpoint_minutes: Time between two checkpoints that an interrupted training goes on from; 0: after every step.
         seed: Seed.
         device: `auto`, `cpu` or `cuda`.
+        processes: Processes that train together, each with a part of the nodes; on GPUs one for each.
+        launcher: Where they run: `local` (this machine) or `ray` (workers of the cluster).
     """
 
     dimensions: Annotated[int, Field(ge=2)] = 128
@@ -94,6 +96,8 @@ class EncoderConfig(Settings):
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 5
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    processes: Annotated[int, Field(ge=1)] = 1
+    launcher: Literal["local", "ray"] = "local"
 
 
 InputName = Literal["poi", "imagery", "census", "mobility"]

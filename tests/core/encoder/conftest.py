@@ -32,6 +32,8 @@ DEFAULTS = {
     "checkpoint_minutes": 5,
     "seed": 0,
     "device": "cpu",
+    "processes": 1,
+    "launcher": "local",
 }
 
 
