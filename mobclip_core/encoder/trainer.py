@@ -21,6 +21,7 @@ from mobclip_core.cells import parents, resolution_of
 from mobclip_core.encoder.modules import MobCLIP, Tensors
 from mobclip_core.encoder.propagation import Adjacency
 from mobclip_core.encoder.ranks import Ranks
+from mobclip_core.encoder.tracking import Scalars
 
 if TYPE_CHECKING:
     from mobclip_core.profile import EncoderConfig
@@ -184,11 +185,12 @@ class Trainer:
         loss, terms = self._loss(self.validation_cells)
         return {"validation": float(loss), **{name: float(term) for name, term in terms.items()}}
 
-    def fit(self, keep: Keep | None = None) -> None:
+    def fit(self, keep: Keep | None = None, scalars: Scalars | None = None) -> None:
         """Train until the validation loss has not fallen for `patience` epochs, from where `state` stands.
 
         Args:
             keep: Called after steps, at most every `checkpoint_minutes`.
+            scalars: Told the losses of each epoch.
         """
         state, config = self.state, self.config
         last = time.monotonic()
@@ -205,6 +207,8 @@ class Trainer:
             state.tensors = self.parameters("best.")
         while state.epoch < config.max_epochs and state.epoch - state.best <= config.patience:
             values = {"train": self.epoch(kept_now_and_then), **self.validate()}
+            if scalars is not None:
+                scalars.add(values, state.epoch)
             for name, value in values.items():
                 state.history.setdefault(name, []).append(value)
             if values["validation"] < state.lowest:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from mobclip_core.encoder import card
 from mobclip_core.encoder.checkpoint import TrainedEncoder
 from mobclip_core.encoder.device import deterministic, resolve_device
 from mobclip_core.encoder.features import ModalityFeatures, assemble_features, input_versions
@@ -22,6 +23,7 @@ from mobclip_core.encoder.modules import MobCLIP, Tensors
 from mobclip_core.encoder.progress import Checkpoints
 from mobclip_core.encoder.propagation import Adjacency, graph_adjacency, neighbour_edges
 from mobclip_core.encoder.ranks import Ranks, first_rank
+from mobclip_core.encoder.tracking import Scalars
 from mobclip_core.encoder.trainer import Trainer
 from mobclip_core.errors import ContractError
 from mobclip_core.store import TableRef
@@ -37,7 +39,7 @@ beside LINE's unit vectors."""
 
 _EDGES_OF_A_NODE = 16
 
-_NOT_OF_THE_MODEL = ("checkpoint_minutes", "launcher", "processes")
+_NOT_OF_THE_MODEL = ("checkpoint_minutes", "launcher", "processes", "tensorboard")
 """Options that say where and how, not what is trained."""
 
 
@@ -144,7 +146,8 @@ def train(
         before = None if checkpoints is None else checkpoints.load()
         if before is not None:
             trainer.resume(before)
-        trainer.fit(None if checkpoints is None else checkpoints.save)
+        with Scalars(config.tensorboard) as scalars:
+            trainer.fit(None if checkpoints is None else checkpoints.save, scalars)
     state, history, best = trainer.best(), trainer.state.history, trainer.state.best
     for name, modality in features.modalities.items():
         state[f"statistics.{name}.mean"] = modality.statistics.mean
@@ -193,6 +196,7 @@ def train_encoder(deployment: "Deployment") -> None:
     if first_rank():
         with store.write_bundle("encoder", []) as directory:
             trained.save(directory)
+            (directory / card.FILE).write_text(card.model_card(trained, profile))
         checkpoints.clear()
 
 

@@ -21,6 +21,8 @@ from threadpoolctl import threadpool_limits
 from mobclip_core.cells import parents
 from mobclip_core.contracts import GEOBENCH_SCORES
 from mobclip_core.deployment import Count, Deployment, StepResult
+from mobclip_core.encoder import card
+from mobclip_core.encoder.checkpoint import TrainedEncoder
 from mobclip_core.errors import ContractError
 from mobclip_core.evaluation.probes import LightGBMProbe, ridge_predictions
 from mobclip_core.evaluation.representations import METHOD_INPUTS, Representations, load_representations
@@ -88,9 +90,10 @@ def build_geobench_scores(deployment: Deployment) -> StepResult:
     ridge = [row for method in METHOD_INPUTS for row in rows if (row["method"], row["probe"]) == (method, "ridge")]
     splits = sorted({row["split"] for row in ridge})
     pictures = {"Scores": score_bars(ridge, f"{deployment.profile.name}: out-of-sample R2, ridge")} if ridge else {}
-    return StepResult(
-        written, counts, pictures, {f"R2, {name} split, ridge": scores_markdown(rows, name) for name in splits}
-    )
+    tables = {f"R2, {name} split, ridge": scores_markdown(rows, name) for name in splits}
+    encoder = TrainedEncoder.load(deployment.store.bundle("encoder"))
+    deployment.store.publish(card.FILE, card.model_card(encoder, deployment.profile, tables).encode())
+    return StepResult(written, counts, pictures, tables)
 
 
 def _enough_units(labels: pa.Table, profile: Profile, counts: dict[str, Count]) -> pa.Table:

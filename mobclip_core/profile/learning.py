@@ -64,6 +64,7 @@ class EncoderConfig(Settings):
         device: `auto`, `cpu` or `cuda`.
         processes: Processes that train together, each with a part of the nodes; on GPUs one for each.
         launcher: Where they run: `local` (this machine) or `ray` (workers of the cluster).
+        tensorboard: Folder for TensorBoard's event files; none are written if None.
     """
 
     dimensions: Annotated[int, Field(ge=2)] = 128
@@ -98,6 +99,7 @@ class EncoderConfig(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     processes: Annotated[int, Field(ge=1)] = 1
     launcher: Literal["local", "ray"] = "local"
+    tensorboard: str | None = None
 
 
 InputName = Literal["poi", "imagery", "census", "mobility"]

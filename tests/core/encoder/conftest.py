@@ -34,6 +34,7 @@ DEFAULTS = {
     "device": "cpu",
     "processes": 1,
     "launcher": "local",
+    "tensorboard": None,
 }
 
 

@@ -1,4 +1,5 @@
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from mobclip_core.encoder.embedding import embed
 from mobclip_core.encoder.modules import MobCLIP
 from mobclip_core.encoder.trainer import optimiser_of, validation_mask
 from mobclip_core.encoder.training import initial_table, train
-from mobclip_core.errors import ContractError, FingerprintError, MissingTableError
+from mobclip_core.errors import ContractError, FingerprintError, MissingTableError, ProfileError
 
 from .conftest import make_cells, make_features, make_graph, permuted, random_edges
 
@@ -269,3 +270,45 @@ def test_devices():
     with deterministic(torch.device("cuda")):
         assert torch.are_deterministic_algorithms_enabled()
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_losses_for_tensorboard(options, world, tmp_path):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    features, graph = world
+    trained = train(features, graph, vectors(40), options(max_epochs=3, tensorboard=str(tmp_path)))
+    events = event_accumulator.EventAccumulator(str(tmp_path))
+    events.Reload()
+    for name, values in trained.history.items():
+        found = events.Scalars(f"loss/{name}")
+        assert [event.step for event in found] == [0, 1, 2]
+        assert [event.value for event in found] == pytest.approx(values, rel=1e-6)
+    # where the numbers go changes nothing about the encoder
+    assert trained.fingerprint == train(features, graph, vectors(40), options(max_epochs=3)).fingerprint
+
+
+def test_tensorboard_that_is_not_installed_is_asked_for(options, world, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    features, graph = world
+    with pytest.raises(ProfileError, match=r"pip install 'mobclip\[tensorboard\]'"):
+        train(features, graph, vectors(40), options(tensorboard=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"learned_temperatures": True},
+        {"contrast": "sigmoid"},
+        {"negatives_apart": 3},
+        {"precision": "bf16"},
+        {"modality_weights": {"poi": 3.0, "imagery": 0.0}},
+    ],
+)
+def test_options_of_the_loss_change_the_vectors(options, world, changes):
+    features, graph = world
+    plain, other = (train(features, graph, vectors(40), options(max_epochs=4, **c)) for c in ({}, changes))
+    assert np.isfinite(other.history["train"]).all()
+    assert not np.array_equal(plain.tensors["node_table"], other.tensors["node_table"])
+    if "learned_temperatures" in changes:
+        learned = np.exp([other.tensors[f"log_temperatures.{name}"] for name in ("poi", "census", "imagery")])
+        assert not np.allclose(learned, [0.5, 0.7, 0.2])
+        np.testing.assert_allclose(learned, [0.5, 0.7, 0.2], atol=0.1)

@@ -81,7 +81,8 @@ def world(tmp_path):
         degree = np.where(np.arange(n) % 7 == 0, 0.0, 3.0)
         nodes = {"cell": pa.array(cells), "vector": vector_column(vectors(4)), "degree": pa.array(degree)}
         store.write(TableRef("node_embeddings"), pa.table(nodes))
-        trained = TrainedEncoder({"nodes": vectors(2)}, cells, {"encoder": {}, "widths": {}})
+        config = {"encoder": {}, "widths": {}, "image_encoder": None, "inputs": {}}
+        trained = TrainedEncoder({"nodes": vectors(2)}, cells, config, {"train": [1.0], "validation": [1.0]})
         with store.write_bundle("encoder", []) as directory:
             trained.save(directory)
         return embed(vectors(12), trained.fingerprint)
