@@ -1,10 +1,12 @@
-"""LINE, second order: one vector for every node of the mobility graph, from the graph alone.
+"""LINE: one vector for every node of the mobility graph, from the graph alone.
 
-Belongs here: the objective, its sampling and its gradients, and the step that writes `node_embeddings`. Does not belong
-here: building the graph (see `mobility.graph`) and the training that starts from these vectors (see `training`).
+Belongs here: the objective and its gradients, the training on a GPU, the step that writes `node_embeddings`. Does not
+belong here: the training on the CPU (see `line_blocks`), building the graph (see `mobility.graph`) and the training
+that starts from these vectors (see `training`).
 
 Source: Tang et al., "LINE: Large-scale Information Network Embedding", WWW 2015, section 4.1.2 and 4.2
-(https://arxiv.org/abs/1503.03578). Two cells are alike when people go from them to the same places.
+(https://arxiv.org/abs/1503.03578). By the second order two cells are alike when people go from them to the same places,
+by the first when people go from one to the other.
 """
 
 import logging
@@ -29,6 +31,9 @@ _NOISE_POWER = 0.75
 _FINAL_RATE = 1e-4
 """The learning rate never falls below this fraction of the initial one (as in the authors' code)."""
 _CURVE_POINTS = 50
+_PASSES = (8, 200)
+
+logger = logging.getLogger(__name__)
 
 
 class Graph(Protocol):
@@ -55,8 +60,9 @@ class LineResult:
     """Trained LINE vectors.
 
     Args:
-        vertex: float32 (N, d), rows of unit length; zeros where a node has no outgoing edge to learn from.
-        context: float32 (N, d), as trained.
+        vertex: float32 (N, d), rows of unit length; zeros where a node has no edge to learn from (second order: no
+            outgoing one).
+        context: float32 (N, d), as trained; of the first order the vertex table before it was scaled.
         loss: Mean objective a positive sample, in up to 50 equal stretches of the training.
         samples: Positive samples drawn.
         seconds: Wall-clock time of the training.
@@ -133,79 +139,136 @@ def out_degree(graph: Graph) -> np.ndarray:
     return np.bincount(source, weights=weight, minlength=n).astype(np.float64)
 
 
-class _Sampler:
-    """Edges drawn in proportion to their weight, noise nodes in proportion to degree^0.75."""
+def noise_weights(graph: Graph) -> np.ndarray:
+    """How often each node is drawn as noise, up to a factor: degree^0.75 (paper, section 4.1.2), float64 (N,)."""
+    weights: np.ndarray = summed_degree(graph) ** _NOISE_POWER
+    return weights
 
-    def __init__(self, graph: Graph, seed: int) -> None:
-        self._random = np.random.default_rng(seed)
-        self._indptr = np.asarray(graph.indptr)
-        self._indices = np.asarray(graph.indices)
-        self._edges = np.cumsum(graph.weight, dtype=np.float64)
-        self._noise = np.cumsum(summed_degree(graph) ** _NOISE_POWER)
 
-    def _draw(self, cumulative: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
-        found = np.searchsorted(cumulative, self._random.random(size) * cumulative[-1], side="right")
-        # rounding at the upper end may step past the last item
-        drawn: np.ndarray = np.minimum(found, len(cumulative) - 1)
-        return drawn
+class _Curve:
+    """The mean objective of a sample, in equal stretches of the training."""
 
-    def batch(self, size: int, negatives: int) -> tuple[np.ndarray, np.ndarray]:
-        """Sources (B,) and targets (B, 1 + K): the true one first."""
-        edge = self._draw(self._edges, size)
-        source = np.searchsorted(self._indptr, edge, side="right") - 1
-        targets = np.column_stack([self._indices[edge].astype(np.int64), self._draw(self._noise, (size, negatives))])
-        return source, targets
+    def __init__(self) -> None:
+        self._sums, self._counts, self._logged = np.zeros(_CURVE_POINTS), np.zeros(_CURVE_POINTS), -1
+
+    def add(self, share: float, objective: float, count: int) -> None:
+        """Note the summed objective of some samples; `share` of the work is done."""
+        point = min(int(share * _CURVE_POINTS), _CURVE_POINTS - 1)
+        self._sums[point] += objective
+        self._counts[point] += count
+        if point * 10 // _CURVE_POINTS > self._logged and count:
+            self._logged = point * 10 // _CURVE_POINTS
+            logger.info("LINE: %.0f%%, objective %.4f", 100 * share, objective / count)
+
+    def values(self) -> list[float]:
+        """Up to 50 means, in their order."""
+        seen = self._counts > 0
+        return list((self._sums[seen] / self._counts[seen]).tolist())
 
 
 def train_line(graph: Graph, config: "LineConfig", device: torch.device | None = None) -> LineResult:
     """Train LINE on all edges of a graph (its `keep` mask plays no part).
 
-    Stochastic gradient descent on sampled edges with linear decay. The samples of a batch see the same tables (as the
-    threads of the authors' code nearly do); so that no vertex takes many stale steps at once, a batch never exceeds
-    the number of nodes.
+    Stochastic gradient descent on edges drawn by weight, with linear decay. On the CPU in blocks of the graph (see
+    `line_blocks`); on a GPU in batches whose samples see the same tables, as the threads of the authors' code nearly
+    do: so that no vertex takes many stale steps at once, a batch never exceeds the number of nodes.
 
     Args:
         graph: The mobility graph.
-        config: Options.
+        config: Options. The order `both` trains either order at half the dimensions and sets them side by side
+            (paper, section 4.1.3).
         device: Where the tables lie; the CPU if None.
 
     Returns:
-        Vectors, the same for the same graph, options and device.
+        Vectors, the same for the same graph, options and kind of device.
     """
     device = device or torch.device("cpu")
-    n, d = len(graph.cells), config.dimensions
-    context = torch.zeros(n, d, device=device)
+    n = len(graph.cells)
     if not float(np.sum(graph.weight, dtype=np.float64)) > 0:
-        zeros = np.zeros((n, d), dtype=np.float32)
+        zeros = np.zeros((n, config.dimensions), dtype=np.float32)
         return LineResult(zeros, zeros.copy(), [], 0, 0.0)
-    generator = torch.Generator().manual_seed(config.seed)
-    vertex = ((torch.rand(n, d, generator=generator) - 0.5) / d).to(device)
-    sampler = _Sampler(graph, config.seed)
+    orders = ["first", "second"] if config.order == "both" else [config.order]
+    width = config.dimensions // len(orders)
+    vectors, contexts, curve = [], [], _Curve()
     samples = max(1, min(int(config.samples_per_edge * len(graph.indices)), config.max_samples))
+    started = time.perf_counter()
+    for order in orders:
+        train = _in_blocks if device.type == "cpu" else _in_batches
+        vertex, context = train(graph, config, order == "first", width, samples, curve, device)
+        vertex = np.array(torch.nn.functional.normalize(torch.from_numpy(vertex)))
+        vertex[(summed_degree(graph) if order == "first" else out_degree(graph)) == 0] = 0
+        vectors.append(vertex)
+        contexts.append(context)
+    seconds = time.perf_counter() - started
+    vertex = np.concatenate(vectors, axis=1) / np.float32(np.sqrt(len(orders)))
+    return LineResult(vertex, np.concatenate(contexts, axis=1), curve.values(), samples * len(orders), seconds)
+
+
+def _initial(n: int, d: int, seed: int) -> torch.Tensor:
+    return (torch.rand(n, d, generator=torch.Generator().manual_seed(seed)) - 0.5) / d
+
+
+def _in_blocks(
+    graph: Graph, config: "LineConfig", first: bool, d: int, samples: int, curve: _Curve, _: torch.device
+) -> tuple[np.ndarray, np.ndarray]:
+    # numba takes a second to import
+    from mobclip_core.encoder.line_blocks import cut, parts_of, train_blocks
+
+    n = len(graph.cells)
+    blocks = cut(graph.indptr, graph.indices, graph.weight, noise_weights(graph), parts_of(n, d), config.seed)
+    vertex = np.empty((n, d), dtype=np.float32)
+    vertex[blocks.place] = _initial(n, d, config.seed).numpy()
+    context = vertex if first else np.zeros_like(vertex)
+    train_blocks(
+        blocks,
+        vertex,
+        context,
+        samples=samples,
+        # so that a visit draws about one sample an edge at most: see `train_block` on their order
+        passes=int(np.clip(-(-samples // max(len(graph.indices), 1)), *_PASSES)),
+        negatives=config.negatives,
+        rate=lambda share: config.learning_rate * max(1 - share, _FINAL_RATE),
+        seed=config.seed,
+        told=curve.add,
+    )
+    return vertex[blocks.place], context[blocks.place]
+
+
+def _in_batches(
+    graph: Graph, config: "LineConfig", first: bool, d: int, samples: int, curve: _Curve, device: torch.device
+) -> tuple[np.ndarray, np.ndarray]:
+    n = len(graph.cells)
+    vertex = _initial(n, d, config.seed).to(device)
+    context = vertex if first else torch.zeros_like(vertex)
+    random = torch.Generator(device).manual_seed(config.seed)
+    indptr, indices = (torch.from_numpy(np.array(part)).to(device) for part in (graph.indptr, graph.indices))
+    edges = torch.cumsum(torch.from_numpy(np.array(graph.weight)).to(device, torch.float64), 0)
+    noise = torch.cumsum(torch.from_numpy(noise_weights(graph)).to(device), 0)
+
+    def draw(sums: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+        wanted = torch.rand(size, generator=random, device=device, dtype=torch.float64) * sums[-1]
+        # rounding at the upper end may step past the last item
+        return torch.searchsorted(sums, wanted, right=True).clamp_(max=len(sums) - 1)
+
     batch = min(config.batch_size, n, samples)
     steps = -(-samples // batch)
-    curve = np.zeros(min(_CURVE_POINTS, steps))
-    drawn = np.zeros_like(curve)
-    started = time.perf_counter()
+    told, counted = torch.zeros((), device=device), 0
     with deterministic(device):
         for step in range(steps):
             size = min(batch, samples - step * batch)
             rate = config.learning_rate * max(1 - step * batch / samples, _FINAL_RATE)
-            source, targets = (torch.from_numpy(x).to(device) for x in sampler.batch(size, config.negatives))
+            edge = draw(edges, (size,))
+            source = torch.searchsorted(indptr, edge, right=True) - 1
+            targets = torch.cat([indices[edge].long()[:, None], draw(noise, (size, config.negatives))], 1)
             objective, by_source, by_targets = line_gradients(vertex[source], context[targets])
             vertex.index_add_(0, source, by_source, alpha=-rate)
             context.index_add_(0, targets.reshape(-1), by_targets.reshape(-1, d), alpha=-rate)
-            point = step * len(curve) // steps
-            curve[point] += float(objective)
-            drawn[point] += size
-            if step % max(1, steps // 10) == 0:
-                logging.getLogger(__name__).info(
-                    "LINE: step %d of %d, objective %.4f", step, steps, float(objective) / size
-                )
-    seconds = time.perf_counter() - started
-    vectors = torch.nn.functional.normalize(vertex).cpu().numpy()
-    vectors[out_degree(graph) == 0] = 0
-    return LineResult(vectors, context.cpu().numpy(), list(curve / drawn), samples, seconds)
+            told, counted = told + objective, counted + size
+            # a question to the device waits for all work before it
+            if (step + 1) * _CURVE_POINTS // steps > step * _CURVE_POINTS // steps:
+                curve.add(step / steps, float(told), counted)
+                told, counted = torch.zeros((), device=device), 0
+    return vertex.cpu().numpy(), context.cpu().numpy()
 
 
 def build_node_embeddings(deployment: "Deployment") -> "StepResult":

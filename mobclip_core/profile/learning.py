@@ -11,24 +11,27 @@ from mobclip_core.profile.base import Settings
 
 
 class LineConfig(Settings):
-    """LINE, second order (Tang et al. 2015).
+    """LINE (Tang et al. 2015).
 
     Args:
         dimensions: Length of a vector (the paper: 128).
+        order: `second` (the paper: alike are cells from which people go to the same places), `first` (cells between
+            which people go), or `both`, each with half of the dimensions.
         samples_per_edge: Positive samples drawn, as a multiple of the number of edges.
         max_samples: Upper bound of the samples.
         negatives: Negative samples for each positive one.
         learning_rate: Initial rate of SGD, decayed linearly to zero.
-        batch_size: Positive samples a step.
+        batch_size: Positive samples a step, on a GPU; the CPU takes one after the other.
         seed: Seed.
     """
 
-    dimensions: Annotated[int, Field(ge=2)] = 128
+    dimensions: Annotated[int, Field(ge=2, multiple_of=2)] = 128
+    order: Literal["first", "second", "both"] = "second"
     samples_per_edge: Annotated[float, Field(gt=0)] = 20.0
     max_samples: Annotated[int, Field(ge=1)] = 20_000_000
     negatives: Annotated[int, Field(ge=1)] = 5
     learning_rate: Annotated[float, Field(gt=0)] = 0.025
-    batch_size: Annotated[int, Field(ge=1)] = 4096
+    batch_size: Annotated[int, Field(ge=1)] = 65_536
     seed: int = 0
 
 
