@@ -7,9 +7,9 @@ here: making them (see `training`) and using them (see `embedding`).
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -17,9 +17,12 @@ from safetensors.numpy import load_file, save
 
 from mobclip_core.encoder.features import Statistics
 from mobclip_core.encoder.modules import MobCLIP
+from mobclip_core.encoder.readout import Readout
 
 if TYPE_CHECKING:
     from mobclip_core.profile import EncoderConfig
+
+READOUT = tuple(field.name for field in fields(Readout))
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class TrainedEncoder:
     """A trained encoder and all that is needed to apply it again.
 
     Args:
-        tensors: Parameters by name and the features' `statistics.<modality>.mean` and `.scale`.
+        tensors: Parameters by name, the features' `statistics.<modality>.mean` and `.scale`, and with the option
+            `factors` the fields of the `readout.`
         cells: Node order, uint64 (N,).
         config: Options and provenance: `encoder` (the `EncoderConfig`), `widths`, `directed`, `image_encoder`,
             `inputs` (data versions).
@@ -66,7 +70,14 @@ class TrainedEncoder:
     @property
     def reads_features(self) -> bool:
         """Whether embedding needs the features of all cells (else the node table holds all)."""
-        return bool(self.options.feature_fusion or self.options.spatial_edges_weight > 0)
+        options = self.options
+        return bool(options.feature_fusion or options.spatial_edges_weight > 0 or options.factors)
+
+    @property
+    def readout(self) -> Readout | None:
+        """What the published vectors are made with; None where they are the trained ones."""
+        parts = {name: self.tensors.get(f"readout.{name}") for name in READOUT}
+        return None if parts["offset"] is None else Readout(**cast("dict[str, np.ndarray]", parts))
 
     def _checkpoint(self) -> bytes:
         arrays = {name: np.ascontiguousarray(value) for name, value in sorted(self.tensors.items())}
@@ -95,6 +106,8 @@ class TrainedEncoder:
     def model(self) -> MobCLIP:
         """The module with these parameters, in evaluation mode."""
         model = MobCLIP(len(self.cells), self.config["widths"], self.options)
-        weights = {k: torch.from_numpy(v) for k, v in self.tensors.items() if not k.startswith("statistics.")}
+        weights = {
+            k: torch.from_numpy(v) for k, v in self.tensors.items() if not k.startswith(("statistics.", "readout."))
+        }
         model.load_state_dict(weights)
         return model.eval()

@@ -17,6 +17,8 @@ from mobclip_core.encoder.device import resolve_device
 from mobclip_core.encoder.features import ModalityFeatures, assemble_features
 from mobclip_core.encoder.line import Graph, summed_degree
 from mobclip_core.encoder.modules import Tensors
+from mobclip_core.encoder.propagation import neighbour_edges
+from mobclip_core.encoder.readout import mean_beside, stacked
 from mobclip_core.encoder.training import encoder_adjacency, feature_tensors
 from mobclip_core.errors import FingerprintError, MissingTableError
 from mobclip_core.store import TableRef
@@ -61,6 +63,10 @@ def embed(
     options = encoder.options
     adjacency = encoder_adjacency(graph, *centres, options, bool(encoder.config["directed"]))
     field = adjacency.reached(nodes, options.layers)
+    readout = encoder.readout
+    edges = None if readout is None else neighbour_edges(*centres).numpy()
+    if edges is not None:
+        field = np.union1d(field, edges[1][np.isin(edges[0], nodes)])
     model = encoder.model().to(device)
     values: Tensors = {}
     masks: Tensors = {}
@@ -68,10 +74,18 @@ def embed(
         features = features_of(graph.cells[field])
         _require_image_encoder(encoder, features)
         order = np.argsort(features.cells, kind="stable")
-        row = torch.from_numpy(order[np.searchsorted(features.cells, graph.cells[field], sorter=order)])
+        rows = order[np.searchsorted(features.cells, graph.cells[field], sorter=order)]
+        row = torch.from_numpy(rows)
         values, masks = ({k: v[row].to(device) for k, v in part.items()} for part in feature_tensors(features))
     x = model.node_input(values, masks, torch.from_numpy(field).to(device))
     z = model.backbone(x, adjacency.among(field).to(device))[np.searchsorted(field, nodes)]
+    if readout is not None and edges is not None:
+        own = stacked(features)[rows]
+        wanted = np.isin(edges[0], nodes)
+        near = np.searchsorted(field, edges[:, wanted])
+        at = np.searchsorted(field, nodes)
+        beside = (mean_beside(near, len(field)) @ own)[at]
+        z = torch.from_numpy(readout.vectors(own[at], beside, z.cpu().numpy()))
     vectors: np.ndarray = (normalize(z) if options.normalise_output else z).cpu().numpy()
     return vectors
 

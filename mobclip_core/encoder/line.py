@@ -195,7 +195,7 @@ def train_line(graph: Graph, config: "LineConfig", device: torch.device | None =
     for order in orders:
         train = _in_blocks if device.type == "cpu" else _in_batches
         vertex, context = train(graph, config, order == "first", width, samples, curve, device)
-        vertex = np.array(torch.nn.functional.normalize(torch.from_numpy(vertex)))
+        vertex = torch.nn.functional.normalize(torch.from_numpy(vertex)).numpy()
         vertex[(summed_degree(graph) if order == "first" else out_degree(graph)) == 0] = 0
         vectors.append(vertex)
         contexts.append(context)

@@ -262,6 +262,15 @@ class Trainer:
         """Parameters of the best epoch so far."""
         return {name.removeprefix("best."): value for name, value in self.state.tensors.items()}
 
+    @torch.no_grad()
+    def vectors(self) -> np.ndarray:
+        """Trained vectors of all nodes, with the parameters of the best epoch, (N, d)."""
+        self.model.load_state_dict({name: self._own(name, value) for name, value in self.best().items()})
+        self.model.eval()
+        z = self.model(self.values, self._visible(), self.adjacency)
+        whole: np.ndarray = self.ranks.gather(z).cpu().numpy()
+        return whole
+
 
 def _rows(tensors: Mapping[str, torch.Tensor], index: torch.Tensor) -> Tensors:
     return {name: value[index] for name, value in tensors.items()}

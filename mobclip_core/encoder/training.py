@@ -23,6 +23,7 @@ from mobclip_core.encoder.modules import MobCLIP, Tensors
 from mobclip_core.encoder.progress import Checkpoints
 from mobclip_core.encoder.propagation import Adjacency, graph_adjacency, neighbour_edges
 from mobclip_core.encoder.ranks import Ranks, first_rank
+from mobclip_core.encoder.readout import fit_readout
 from mobclip_core.encoder.tracking import Scalars
 from mobclip_core.encoder.trainer import Trainer
 from mobclip_core.errors import ContractError
@@ -148,7 +149,11 @@ def train(
             trainer.resume(before)
         with Scalars(config.tensorboard) as scalars:
             trainer.fit(None if checkpoints is None else checkpoints.save, scalars)
-    state, history, best = trainer.best(), trainer.state.history, trainer.state.best
+        state, history, best = trainer.best(), trainer.state.history, trainer.state.best
+        if config.factors:
+            edges = neighbour_edges(features.lon, features.lat).numpy()
+            readout = fit_readout(features, edges, trainer.vectors(), config.factors, config.seed)
+            state |= {f"readout.{name}": value for name, value in vars(readout).items()}
     for name, modality in features.modalities.items():
         state[f"statistics.{name}.mean"] = modality.statistics.mean
         state[f"statistics.{name}.scale"] = modality.statistics.scale

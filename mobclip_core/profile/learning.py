@@ -47,6 +47,8 @@ class EncoderConfig(Settings):
         contrastive_weight: Weight of the contrastive loss.
         reconstruction_weight: Weight of the error of decoding every modality's features from the embedding.
         modality_dropout: Probability that a modality of a cell is hidden from the fusion in a training step.
+        factors: Dimensions of the published vector that are spatial factors of the features (see `encoder.readout`);
+            the others are the leading components of the trained vectors. 0: the trained vectors as they are.
         normalise_output: Scale each embedding to unit length.
         demographics_hidden: Width of the demographic head's hidden layer.
         temperatures: Temperature of the loss, by modality.
@@ -78,6 +80,7 @@ class EncoderConfig(Settings):
     contrastive_weight: Annotated[float, Field(ge=0)] = 1.0
     reconstruction_weight: Annotated[float, Field(ge=0)] = 0.0
     modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    factors: Annotated[int, Field(ge=0)] = 0
     normalise_output: bool = False
     demographics_hidden: Annotated[int, Field(ge=1)] = 64
     temperatures: dict[Literal["poi", "imagery", "census"], Annotated[float, Field(gt=0)]] = {
@@ -103,6 +106,14 @@ class EncoderConfig(Settings):
     processes: Annotated[int, Field(ge=1)] = 1
     launcher: Literal["local", "ray"] = "local"
     tensorboard: str | None = None
+
+    @model_validator(mode="after")
+    def _factors_leave_room(self) -> Self:
+        if self.factors >= self.dimensions:
+            raise ValueError(
+                f"factors ({self.factors}) must leave some of the {self.dimensions} dimensions to training"
+            )
+        return self
 
 
 InputName = Literal["poi", "imagery", "census", "mobility"]

@@ -14,6 +14,7 @@ DEFAULTS = {
     "contrastive_weight": 1.0,
     "reconstruction_weight": 0.0,
     "modality_dropout": 0.0,
+    "factors": 0,
     "normalise_output": False,
     "demographics_hidden": 6,
     "temperatures": {"poi": 0.5, "census": 0.7, "imagery": 0.2},

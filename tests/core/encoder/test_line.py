@@ -112,7 +112,7 @@ def test_held_out_edges_are_told_from_pairs_without_one(config, order, way, monk
     if way == "batches":
         monkeypatch.setattr(line, "_in_blocks", line._in_batches)
     graph, held, every = communities()
-    options = config(dimensions=32, samples_per_edge=400.0, max_samples=10**6, negatives=5, order=order)
+    options = config(dimensions=32, samples_per_edge=200.0, max_samples=10**6, order=order, learning_rate=0.05)
     result = train_line(graph, options)
     assert result.vertex.shape == (120, 32)
     random = np.random.default_rng(1)

@@ -23,6 +23,7 @@ from mobclip_core.vectors import matrix_of, vector_column
 from .conftest import make_cells, make_graph, random_edges
 
 FUSED = {
+    "factors": 4,
     "feature_fusion": True,
     "reconstruction_weight": 1.0,
     "spatial_edges_weight": 0.2,

@@ -17,6 +17,7 @@ from mobclip_core.errors import ContractError, FingerprintError, MissingTableErr
 from .conftest import make_cells, make_features, make_graph, permuted, random_edges
 
 FULL = {
+    "factors": 5,
     "feature_fusion": True,
     "fusion_hidden": 6,
     "reconstruction_weight": 2.0,
@@ -66,7 +67,9 @@ def test_renumbering_permutes_the_embeddings_and_nothing_else(options, world, ch
     np.testing.assert_allclose(moved.tensors["node_table"], plain.tensors["node_table"][order], atol=1e-8)
     shared = [name for name in plain.tensors if name != "node_table"]
     for name in shared:
-        np.testing.assert_allclose(moved.tensors[name], plain.tensors[name], atol=1e-8, err_msg=name)
+        # the readout is found in single precision
+        tolerance = 1e-4 if name.startswith("readout.") else 1e-8
+        np.testing.assert_allclose(moved.tensors[name], plain.tensors[name], atol=tolerance, err_msg=name)
 
 
 def embed_all(trained, graph, features):
@@ -89,9 +92,10 @@ def test_embedding_is_equivariant(options, world):
 
 
 @pytest.mark.parametrize("layers", [0, 1, 2])
-def test_some_nodes_need_those_within_reach_only(options, world, layers):
+@pytest.mark.parametrize("factors", [0, 5])
+def test_some_nodes_need_those_within_reach_only(options, world, layers, factors):
     features, graph = world
-    trained = train(features, graph, vectors(40), options(max_epochs=1, layers=layers, **FULL))
+    trained = train(features, graph, vectors(40), options(max_epochs=1, layers=layers, **{**FULL, "factors": factors}))
     nodes = np.array([3, 17])
     asked = []
 
@@ -104,7 +108,8 @@ def test_some_nodes_need_those_within_reach_only(options, world, layers):
     [cells] = asked
     assert set(graph.cells[nodes].tolist()) <= cells
     if layers == 0:
-        assert len(cells) == 2
+        # the factors average over the cells beside
+        assert len(cells) == 2 if factors == 0 else 2 < len(cells) < 15
     # what lies beyond has no part in it
     values = {
         k: replace(m, values=np.where(np.isin(features.cells, list(cells))[:, None], m.values, 7))

@@ -1,0 +1,161 @@
+"""From the trained encoder to the published vector: spatial factors of the features beside what the training found.
+
+Belongs here: the closed-form part of the embedding, and how it is put together with the trained part. Does not belong
+here: training (see `training`), the propagation over mobility (see `propagation`).
+
+Contrast keeps what the modalities share, and a few numbers of it; a label may hang on what only one of them shows. So
+part of the dimensions are spatial factors: the linear combinations of all features that agree best between a cell and
+the cells beside it (min/max autocorrelation factors: Switzer and Green 1984, Stanford Technical Report 6; Larsen 2002,
+https://doi.org/10.1002/cem.743). What changes from cell to cell without order is noise to any label of a place; what is
+smooth is not. No label is looked at.
+
+A factor counts by the square of its autocorrelation, and all dimensions are turned by one random rotation: a distance
+between two vectors is then led by the factors that can be trusted, and so is a ridge regression on few labels, which
+would make the noise of the last as loud as the first if each had a dimension of its own.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from mobclip_core.encoder.features import ModalityFeatures
+
+_SMALLEST_SHARE = 1e-6
+"""Components of one modality with less than this share of its largest variance are rounding."""
+_SMALLEST_JOINT = 1e-3
+"""Of the variance of the strongest direction, once each modality is white: below, modalities repeat one another."""
+_POWER = 2
+_TRAINED_SCALE = 0.5
+
+
+@dataclass(frozen=True)
+class Readout:
+    """The linear map from features and trained vectors to the published ones.
+
+    Args:
+        features: Maps the features and presence of a cell, (D + M, d).
+        trained: Maps its trained vector, (d, d).
+        offset: (d,).
+        autocorrelation: Of each factor kept, falling.
+    """
+
+    features: np.ndarray
+    trained: np.ndarray
+    offset: np.ndarray
+    autocorrelation: np.ndarray
+
+    def vectors(self, values: np.ndarray, beside: np.ndarray, trained: np.ndarray) -> np.ndarray:
+        """Published vectors.
+
+        Args:
+            values: `stacked` features, (n, D + M).
+            beside: Mean of the same over the cells beside each, see `mean_beside`, (n, D + M).
+            trained: Trained vectors, (n, d).
+
+        Returns:
+            float32 (n, d).
+        """
+        half = (values + beside) / np.float32(2)
+        return np.asarray(half @ self.features + trained @ self.trained + self.offset, dtype=np.float32)
+
+
+def stacked(features: ModalityFeatures) -> np.ndarray:
+    """All features of a cell and which modalities it has, float32 (N, D + M), modalities by name."""
+    parts = [features.modalities[name] for name in sorted(features.modalities)]
+    masks = np.column_stack([part.mask for part in parts]).astype(np.float32)
+    return np.concatenate([*(part.values for part in parts), masks], axis=1)
+
+
+def _groups(features: ModalityFeatures) -> list[np.ndarray]:
+    """Columns of `stacked` that belong to each modality."""
+    names = sorted(features.modalities)
+    widths = [features.modalities[name].values.shape[1] for name in names]
+    ends = np.cumsum([0, *widths])
+    return [np.append(np.arange(ends[i], ends[i + 1]), ends[-1] + i) for i in range(len(names))]
+
+
+def mean_beside(edges: np.ndarray, nodes: int) -> sparse.csr_array:
+    """The matrix that averages over adjacent cells; a cell with none is its own mean.
+
+    Args:
+        edges: Adjacent cells, both ways, (2, E).
+        nodes: N.
+    """
+    count = np.bincount(edges[0], minlength=nodes)
+    alone = np.flatnonzero(count == 0)
+    row, column = np.append(edges[0], alone), np.append(edges[1], alone)
+    weight = (1 / np.maximum(count, 1)).astype(np.float32)[row]
+    return sparse.csr_array((weight, (row, column)), shape=(nodes, nodes))
+
+
+def fit_readout(features: ModalityFeatures, edges: np.ndarray, trained: np.ndarray, factors: int, seed: int) -> Readout:
+    """Find the factors, and the leading components of the trained vectors for the dimensions that are left.
+
+    Args:
+        features: Standardised features of all cells.
+        edges: Adjacent cells, both ways, (2, E).
+        trained: Trained vectors of the same cells, (N, d).
+        factors: How many dimensions the factors get, below d; fewer where the features hold no more.
+        seed: Of the rotation.
+    """
+    values = stacked(features)
+    d = trained.shape[1]
+    mean = values.mean(axis=0, dtype=np.float64)
+    # products of centred columns from those of the columns: the whole table is not copied
+    moments = (values.T @ values).astype(np.float64) / len(values) - np.outer(mean, mean)
+    averaged = mean_beside(edges, len(values)) @ values
+    mean_averaged = averaged.mean(axis=0, dtype=np.float64)
+    crossed = (values.T @ averaged).astype(np.float64) / len(values) - np.outer(mean, mean_averaged)
+    white = _white(moments, _groups(features))
+    found, directions = np.linalg.eigh(_symmetric(white.T @ crossed @ white))
+    kept = slice(None, None, -1)
+    found, directions = found[kept][:factors], directions[:, kept][:, :factors]
+    counted = np.maximum(found, 0)
+    turned = np.linalg.qr(np.random.default_rng(seed).normal(size=(d, d)))[0]
+    by_factor = _signed(white @ directions) * counted**_POWER
+    components, centre = _components(trained, d - len(found))
+    of_features = by_factor @ turned[: len(found)]
+    of_trained = components @ turned[len(found) : len(found) + components.shape[1]]
+    middle = (mean + mean_averaged) / 2
+    offset = -(middle @ of_features + centre @ of_trained)
+    return Readout(*(np.asarray(part, np.float32) for part in (of_features, of_trained, offset, found)))
+
+
+def _symmetric(matrix: np.ndarray) -> np.ndarray:
+    return np.asarray((matrix + matrix.T) / 2)
+
+
+def _white(moments: np.ndarray, groups: list[np.ndarray]) -> np.ndarray:
+    """Directions of unit variance and no correlation, after every modality was made white by itself: (D + M, K).
+
+    By itself first, so that 500 image features do not outweigh 40 of the census.
+    """
+    parts = np.zeros((len(moments), 0))
+    for columns in groups:
+        variance, axes = np.linalg.eigh(moments[np.ix_(columns, columns)])
+        good = variance > _SMALLEST_SHARE * max(variance[-1], 0)
+        part = np.zeros((len(moments), int(good.sum())))
+        part[columns] = axes[:, good] / np.sqrt(variance[good])
+        parts = np.column_stack([parts, part])
+    if not parts.shape[1]:
+        return parts
+    variance, axes = np.linalg.eigh(_symmetric(parts.T @ moments @ parts))
+    good = variance > _SMALLEST_JOINT * variance[-1]
+    return np.asarray(parts @ (axes[:, good] / np.sqrt(variance[good])))
+
+
+def _components(trained: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Leading principal components of the trained vectors, made white: (d, count), and their mean (d,)."""
+    centre = trained.mean(axis=0, dtype=np.float64)
+    covariance = (trained.T @ trained).astype(np.float64) / len(trained) - np.outer(centre, centre)
+    variance, axes = np.linalg.eigh(covariance)
+    order = np.argsort(variance)[::-1][:count]
+    good = order[variance[order] > _SMALLEST_SHARE * max(variance[-1], 0)]
+    return _signed(axes[:, good]) * (_TRAINED_SCALE / np.sqrt(variance[good])), centre
+
+
+def _signed(directions: np.ndarray) -> np.ndarray:
+    """The same directions, the largest entry of each above zero: an eigenvector's sign means nothing."""
+    largest = np.abs(directions).argmax(axis=0) if len(directions) else np.zeros(0, dtype=np.int64)
+    return np.asarray(directions * np.where(directions[largest, np.arange(directions.shape[1])] < 0, -1, 1))
