@@ -31,7 +31,7 @@ _NOISE_POWER = 0.75
 _FINAL_RATE = 1e-4
 """The learning rate never falls below this fraction of the initial one (as in the authors' code)."""
 _CURVE_POINTS = 50
-_PASSES = (8, 200)
+_PASSES = (30, 100)
 
 logger = logging.getLogger(__name__)
 
@@ -212,26 +212,24 @@ def _in_blocks(
     graph: Graph, config: "LineConfig", first: bool, d: int, samples: int, curve: _Curve, _: torch.device
 ) -> tuple[np.ndarray, np.ndarray]:
     # numba takes a second to import
-    from mobclip_core.encoder.line_blocks import cut, parts_of, train_blocks
+    from mobclip_core.encoder.line_blocks import train_blocks
 
-    n = len(graph.cells)
-    blocks = cut(graph.indptr, graph.indices, graph.weight, noise_weights(graph), parts_of(n, d), config.seed)
-    vertex = np.empty((n, d), dtype=np.float32)
-    vertex[blocks.place] = _initial(n, d, config.seed).numpy()
+    vertex = _initial(len(graph.cells), d, config.seed).numpy()
     context = vertex if first else np.zeros_like(vertex)
     train_blocks(
-        blocks,
+        graph,
+        noise_weights(graph),
         vertex,
         context,
         samples=samples,
-        # so that a visit draws about one sample an edge at most: see `train_block` on their order
-        passes=int(np.clip(-(-samples // max(len(graph.indices), 1)), *_PASSES)),
+        # about one sample an edge in each, within bounds
+        passes=int(np.clip(-(-samples // len(graph.indices)), *_PASSES)),
         negatives=config.negatives,
         rate=lambda share: config.learning_rate * max(1 - share, _FINAL_RATE),
         seed=config.seed,
         told=curve.add,
     )
-    return vertex[blocks.place], context[blocks.place]
+    return vertex, context
 
 
 def _in_batches(
