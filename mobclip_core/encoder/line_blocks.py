@@ -7,10 +7,9 @@ In every pass the nodes are dealt at random into P parts, and the pass's samples
 their two ends. The blocks of one round share neither a source part nor a target part, and are worked on in parallel, as
 Zhu et al. 2019 (GraphVite, section 3.2, https://arxiv.org/abs/1903.00757) and Lerer et al. 2019 (PyTorch-BigGraph,
 section 4, https://arxiv.org/abs/1903.12287) do. Noise nodes come from the block's target part, in proportion to
-degree^0.75 within it; as the parts are dealt anew in every pass, any node may be noise for any other, about as often as
-under the paper's distribution. (Parts that stay would show in the vectors: on a graph of 10,000 nodes the area under the
-curve of link prediction fell from 0.90 to 0.73.) What is drawn depends on the seed, the pass and the block alone: the
-result is the same to the last bit on any number of threads.
+degree^0.75 within it; as the parts are dealt anew in every pass, any node may be noise for any other, about as often
+as under the paper's distribution. (Parts that stay would show in the vectors: link prediction suffers.) What is drawn
+depends on the seed, the pass and the block alone: the result is the same to the last bit on any number of threads.
 
 A block's rows stay in the cache while it is worked on: on a large graph LINE waits for memory, not for arithmetic.
 Memory beside the tables: 16 bytes a sample of one pass. Edges are read from front to back, and may lie in a file.

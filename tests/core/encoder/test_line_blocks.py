@@ -1,42 +1,51 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mobclip_core.encoder import line_blocks
 from mobclip_core.encoder.line import line_gradients
-from mobclip_core.encoder.line_blocks import cut, draw_noise, parts_of, rounds_of, train_block, train_blocks
+from mobclip_core.encoder.line_blocks import (
+    deal,
+    draw_noise,
+    fill_noise,
+    parts_of,
+    rounds_of,
+    train_block,
+    train_blocks,
+)
 
 from .conftest import make_cells, make_graph, random_edges
 
 
-def edges_of(graph):
-    source = np.repeat(np.arange(len(graph.cells)), np.diff(graph.indptr))
-    return sorted(zip(source.tolist(), graph.indices.tolist(), graph.weight.tolist(), strict=True))
+def dealt(graph, parts, samples, seed=0, noise=None):
+    noise = np.ones(len(graph.cells)) if noise is None else noise
+    edges = (graph.indptr, graph.indices, graph.weight)
+    return deal(*edges, noise, samples=samples, parts=parts, random=np.random.default_rng(seed))
 
 
-def blocks_of(graph, parts, seed=0, noise=None):
-    n = len(graph.cells)
-    noise = np.ones(n) if noise is None else noise
-    return cut(graph.indptr, graph.indices, graph.weight, noise, parts, seed)
-
-
-@given(st.integers(1, 20), st.integers(0, 80), st.sampled_from([1, 2, 4, 8]), st.integers(0, 99))
-def test_every_edge_is_in_the_block_of_its_parts(n, edges, parts, seed):
-    graph = make_graph(make_cells(n, 1), random_edges(n, edges, seed))
-    blocks = blocks_of(graph, parts, seed)
-    node = np.argsort(blocks.place)
-    found = []
+@given(st.integers(1, 20), st.integers(1, 80), st.sampled_from([1, 2, 4, 8]), st.integers(0, 99))
+def test_every_edge_has_its_share_of_samples_in_the_block_of_its_parts(n, edges, parts, seed):
+    graph = make_graph(make_cells(n + 1, 1), random_edges(n + 1, edges, seed) or [(0, 1, 2.0)])
+    samples = 500
+    now = dealt(graph, parts, samples, seed)
+    assert sorted(now.nodes.tolist()) == list(range(n + 1))
+    part = np.empty(n + 1, dtype=int)
+    for number in range(parts):
+        part[now.nodes[now.bounds[number] : now.bounds[number + 1]]] = number
     for number in range(parts * parts):
-        within = slice(blocks.starts[number], blocks.starts[number + 1])
-        for side, part in ((blocks.source[within], number // parts), (blocks.target[within], number % parts)):
-            assert ((side >= blocks.bounds[part]) & (side < blocks.bounds[part + 1])).all()
-        assert (np.diff(blocks.source[within]) >= 0).all()
-        assert blocks.total[number] == pytest.approx(blocks.weight[within].sum())
-        ends = (node[blocks.source[within]].tolist(), node[blocks.target[within]].tolist())
-        found += zip(*ends, blocks.weight[within].tolist(), strict=True)
-    assert sorted(found) == edges_of(graph)
+        within = slice(now.starts[number], now.starts[number + 1])
+        assert (part[now.source[within]] == number // parts).all()
+        assert (part[now.target[within]] == number % parts).all()
+    assert now.starts[-1] == samples
+    source = np.repeat(np.arange(n + 1), np.diff(graph.indptr))
+    counts = np.zeros((n + 1, n + 1))
+    np.add.at(counts, (now.source, now.target), 1)
+    # samples are spread evenly over the running weight: no edge is more than one off at either end
+    expected = samples * graph.weight / graph.weight.sum()
+    assert (np.abs(counts[source, graph.indices] - expected) <= 2).all()
+    assert counts.sum() == counts[source, graph.indices].sum()
 
 
 @given(st.sampled_from([1, 2, 4, 8, 16]), st.integers(0, 99))
@@ -58,31 +67,27 @@ def test_noise_is_drawn_by_its_weight(weights, u, compiled):
     if not weights.sum() > 0:
         weights[0] = 1.0
     n = len(weights)
-    indptr = np.zeros(n + 1, dtype=np.int64)
-    blocks = cut(indptr, np.zeros(0, np.int32), np.zeros(0, np.float32), weights, 1, 0)
-    draw = draw_noise if compiled else draw_noise.py_func
-    found = draw(blocks.noise, blocks.guide, u)
-    expected = np.searchsorted(blocks.noise, u * blocks.noise[-1], side="right")
-    assert found == min(expected, n - 1)
+    sums, guide = np.empty(n), np.zeros(n, dtype=np.int32)
+    fill = fill_noise if compiled else fill_noise.py_func
+    fill(weights, np.arange(n, dtype=np.int32), np.array([0, n]), sums, guide)
+    found = (draw_noise if compiled else draw_noise.py_func)(sums, guide, u)
+    assert found == min(np.searchsorted(sums, u * sums[-1], side="right"), n - 1)
 
 
 def one_step(function, negatives, samples=1, seed=3):
-    """A block of one edge from row 0 to row 1, noise from rows 1 and 2."""
+    """Samples of one edge from node 0 to node 1, noise from nodes 1 and 2."""
     random = np.random.default_rng(seed)
     vertex, context = random.normal(size=(2, 3, 5)).astype(np.float32)
     before = vertex.copy(), context.copy()
-    noise, guide = np.array([1.0, 1.0]), np.zeros(2, dtype=np.int32)
-    row, weight = np.zeros(1, np.int32), np.ones(1, np.float32)
-    told = function(
-        vertex, context, row, row + 1, weight, 1.0, noise, guide, 1, samples, negatives, np.float32(0.1),
-        np.uint64(7), line_blocks._SIGMOID,
-    )  # fmt: skip
+    noise, guide, nodes = np.array([1.0, 2.0]), np.zeros(2, dtype=np.int32), np.array([1, 2], dtype=np.int32)
+    source, target = np.zeros(samples, np.int32), np.ones(samples, np.int32)
+    how = (negatives, 0.5, np.float32(0.1), np.uint64(7), line_blocks._SIGMOID)
+    told = function(vertex, context, source, target, nodes, noise, guide, *how)
     return before, (vertex, context), told
 
 
 @pytest.mark.parametrize("function", [train_block, train_block.py_func], ids=["compiled", "plain"])
 def test_a_sample_follows_the_gradient_of_the_objective(function):
-    # the first of two noise rows is drawn every time: it alone has weight
     (vertex, context), (new_vertex, new_context), (objective, told) = one_step(function, 0)
     source, targets = torch.from_numpy(vertex[:1]), torch.from_numpy(context[None, [1]])
     expected, by_source, by_targets = line_gradients(source, targets)
@@ -94,44 +99,31 @@ def test_a_sample_follows_the_gradient_of_the_objective(function):
     assert told == 1
 
 
-def test_compiled_and_plain_are_the_same():
-    for negatives, samples in ((0, 1), (1, 1), (5, 40)):
-        _, compiled, told = one_step(train_block, negatives, samples)
-        with np.errstate(over="ignore"):
-            _, plain, said = one_step(train_block.py_func, negatives, samples)
-        for ours, theirs in zip(compiled, plain, strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
-        assert told[1] == said[1]
-        assert told[0] == pytest.approx(said[0], rel=1e-4)
-
-
 @pytest.mark.parametrize("first", [False, True])
-@settings(max_examples=10)
-@given(seed=st.integers(0, 99))
-def test_the_number_of_threads_changes_no_bit(first, seed):
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_number_of_threads_changes_no_bit(first, seed, monkeypatch):
+    monkeypatch.setattr(line_blocks, "parts_of", lambda *_: 4)
     graph = make_graph(make_cells(40), random_edges(40, 200, seed))
-    blocks = blocks_of(graph, 4, seed)
 
     def trained(threads):
         vertex = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
         context = vertex if first else np.zeros_like(vertex)
         told = []
-        train_blocks(
-            blocks, vertex, context, samples=4000, passes=3, negatives=3, rate=lambda share: 0.05 * (1 - share),
-            seed=seed, told=lambda *values: told.append(values), threads=threads,
-        )  # fmt: skip
+        how = {"samples": 4000, "passes": 3, "negatives": 3, "rate": lambda share: 0.05 * (1 - share), "seed": seed}
+        noise = np.ones(40)
+        train_blocks(graph, noise, vertex, context, told=lambda *values: told.append(values), threads=threads, **how)
         return vertex, context, told
 
     one, three = trained(1), trained(3)
     assert np.array_equal(one[0], three[0])
     assert np.array_equal(one[1], three[1])
     assert one[2] == three[2]
-    assert one[2][-1][0] == pytest.approx(1, abs=0.05)
+    assert one[2][-1][0] == 1
     assert np.isfinite(one[0]).all()
 
 
-def test_parts_follow_the_size_of_the_tables():
-    assert parts_of(10, 128) == 1
-    assert parts_of(100, 8) == 2
-    assert parts_of(2_000, 128) == 2
-    assert parts_of(50_000_000, 128) == line_blocks._MOST_PARTS
+def test_parts_follow_the_sizes_of_tables_and_passes():
+    assert parts_of(10, 128, 10**6) == 1
+    assert parts_of(200_000, 128, 100) == 1
+    assert parts_of(10_000, 128, 10**6) == 8
+    assert parts_of(50_000_000, 128, 10**9) == line_blocks._MOST_PARTS
