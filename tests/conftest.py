@@ -17,7 +17,7 @@ settings.load_profile("project")
 
 FAST: dict[str, Any] = {
     "line": {"max_samples": 60_000, "dimensions": 16},
-    "encoder": {"dimensions": 16, "max_epochs": 5, "patience": 5, "validation_block_resolution": 4},
+    "encoder": {"dimensions": 16, "factors": 8, "max_epochs": 5, "patience": 5, "validation_block_resolution": 4},
     "evaluation": {"seeds": [0], "block_resolution": 4, "bootstrap": 20},
 }
 
