@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +22,9 @@ from mobclip_core.encoder.readout import Readout
 
 if TYPE_CHECKING:
     from mobclip_core.profile import EncoderConfig
+
+_BESIDE = ("statistics.", "readout.")
+"""Tensors that are no parameters of the model."""
 
 READOUT = tuple(field.name for field in fields(Readout))
 
@@ -45,7 +49,7 @@ class TrainedEncoder:
     history: Mapping[str, list[float]] = field(default_factory=dict)
     best_epoch: int = 0
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of checkpoint and configuration, hexadecimal: the same model has the same one."""
         digest = hashlib.sha256(self._checkpoint())
@@ -66,6 +70,11 @@ class TrainedEncoder:
         from mobclip_core.profile import EncoderConfig
 
         return EncoderConfig.model_validate(self.config["encoder"])
+
+    @property
+    def parameters(self) -> dict[str, np.ndarray]:
+        """The parameters of the model."""
+        return {name: value for name, value in self.tensors.items() if not name.startswith(_BESIDE)}
 
     @property
     def reads_features(self) -> bool:
@@ -106,8 +115,5 @@ class TrainedEncoder:
     def model(self) -> MobCLIP:
         """The module with these parameters, in evaluation mode."""
         model = MobCLIP(len(self.cells), self.config["widths"], self.options)
-        weights = {
-            k: torch.from_numpy(v) for k, v in self.tensors.items() if not k.startswith(("statistics.", "readout."))
-        }
-        model.load_state_dict(weights)
+        model.load_state_dict({name: torch.from_numpy(value) for name, value in self.parameters.items()})
         return model.eval()

@@ -61,12 +61,13 @@ def embed(
     _require_same_cells(encoder, graph.cells)
     device = device or torch.device("cpu")
     options = encoder.options
-    adjacency = encoder_adjacency(graph, *centres, options, bool(encoder.config["directed"]))
+    beside = neighbour_edges(*centres)
+    adjacency = encoder_adjacency(graph, beside, options, bool(encoder.config["directed"]))
     field = adjacency.reached(nodes, options.layers)
     readout = encoder.readout
-    edges = None if readout is None else neighbour_edges(*centres).numpy()
-    if edges is not None:
-        field = np.union1d(field, edges[1][np.isin(edges[0], nodes)])
+    of_nodes = beside.numpy()[:, np.isin(beside[0].numpy(), nodes)]
+    if readout is not None:
+        field = np.union1d(field, of_nodes[1])
     model = encoder.model().to(device)
     values: Tensors = {}
     masks: Tensors = {}
@@ -78,14 +79,12 @@ def embed(
         row = torch.from_numpy(rows)
         values, masks = ({k: v[row].to(device) for k, v in part.items()} for part in feature_tensors(features))
     x = model.node_input(values, masks, torch.from_numpy(field).to(device))
-    z = model.backbone(x, adjacency.among(field).to(device))[np.searchsorted(field, nodes)]
-    if readout is not None and edges is not None:
+    at = np.searchsorted(field, nodes)
+    z = model.backbone(x, adjacency.among(field).to(device))[at]
+    if readout is not None:
         own = stacked(features)[rows]
-        wanted = np.isin(edges[0], nodes)
-        near = np.searchsorted(field, edges[:, wanted])
-        at = np.searchsorted(field, nodes)
-        beside = (mean_beside(near, len(field)) @ own)[at]
-        z = torch.from_numpy(readout.vectors(own[at], beside, z.cpu().numpy()))
+        averaged = mean_beside(np.searchsorted(field, of_nodes), len(field)) @ own
+        z = torch.from_numpy(readout.vectors(own[at], averaged[at], z.cpu().numpy()))
     vectors: np.ndarray = (normalize(z) if options.normalise_output else z).cpu().numpy()
     return vectors
 

@@ -51,25 +51,29 @@ def train_together(member: Member, deployment: "Deployment") -> None:
 
 
 def _on_this_machine(arguments: tuple[object, ...], processes: int) -> None:
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id="encoder",
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        start_method="spawn",
-        max_restarts=0,
-        monitor_interval=0.5,
-    )
-    try:
-        elastic_launch(config, _run)(*arguments)
-    except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        raise TrainingError(_said(rank, processes, failure.exitcode, str(failure.message))) from None
+    # the agent's own folders would stay behind in the system's temporary one
+    with tempfile.TemporaryDirectory() as folder:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=processes,
+            run_id="encoder",
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            start_method="spawn",
+            max_restarts=0,
+            monitor_interval=0.5,
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
+        )
+        try:
+            elastic_launch(config, _run)(*arguments)
+        except ChildFailedError as error:
+            rank, failure = error.get_first_failure()
+            raise TrainingError(_said(rank, processes, failure.exitcode, str(failure.message))) from None
 
 
 def _said(rank: int, processes: int, exitcode: int, message: str) -> str:

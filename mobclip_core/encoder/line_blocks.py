@@ -73,6 +73,7 @@ def deal(
     weight: np.ndarray,
     noise: np.ndarray,
     *,
+    total: float,
     samples: int,
     parts: int,
     random: np.random.Generator,
@@ -87,6 +88,7 @@ def deal(
         indices: Targets, int32 (E,); may be a memory map.
         weight: float32 (E,); may be a memory map.
         noise: degree^0.75 of each node, float64 (N,).
+        total: Sum of `weight`.
         samples: Samples of the pass.
         parts: P.
         random: Draws all of it.
@@ -97,7 +99,6 @@ def deal(
     part = np.empty(n, dtype=np.int32)
     part[nodes] = np.repeat(np.arange(parts, dtype=np.int32), np.diff(bounds))
     source, target = np.empty((2, samples), dtype=np.int32)
-    total = float(np.sum(weight, dtype=np.float64))
     draw_samples(indptr, indices, weight, total, source, target, np.uint64(random.integers(0, 1 << 63)))
     starts, source, target = sort_into_blocks(source, target, part, parts)
     sums, guide = np.empty(n), np.zeros(n, dtype=np.int32)
@@ -240,14 +241,14 @@ def train_block(
         own: Chance that noise which is the true target itself counts, 1 / P.
         rate: Learning rate.
         key: Seed of this block's numbers, uint64.
-        sigmoid: The sigmoid at equal steps from -8 to 8.
+        sigmoid: The sigmoid at equal steps from -`_BOUND` to `_BOUND`.
 
     Returns:
         The objective summed over one sample in 16, and how many these were.
     """
     d = vertex.shape[1]
     slots = len(sigmoid) - 1
-    scale = slots / 16.0
+    scale = slots / (2 * _BOUND)
     change = np.empty(d, dtype=np.float32)
     objective, told = 0.0, 0
     state = key
@@ -277,7 +278,7 @@ def train_block(
             logit = np.float32(0)
             for c in range(d):
                 logit += row[c] * opposite[c]
-            at = (min(max(logit, np.float32(-8)), np.float32(8)) + 8) * scale
+            at = (min(max(logit, np.float32(-_BOUND)), np.float32(_BOUND)) + _BOUND) * scale
             slot = min(int(at), slots - 1)
             value = sigmoid[slot] + np.float32(at - slot) * (sigmoid[slot + 1] - sigmoid[slot])
             slope = np.float32(rate * ((1 if k == 0 else 0) - value))
@@ -325,13 +326,14 @@ def train_blocks(
     """
     shared, drawn = context is vertex, 0
     passes = min(passes, samples)
+    edges = (np.asarray(graph.indptr), graph.indices, graph.weight)
+    total = float(np.sum(graph.weight, dtype=np.float64))
     with ThreadPoolExecutor(threads or cpu_count()) as pool:
         for turn in range(passes):
             random = np.random.default_rng([seed, turn])
             size = samples * (turn + 1) // passes - samples * turn // passes
             parts = parts_of(len(vertex), vertex.shape[1], size)
-            edges = (np.asarray(graph.indptr), graph.indices, graph.weight)
-            now = deal(*edges, noise, samples=size, parts=parts, random=random)
+            now = deal(*edges, noise, total=total, samples=size, parts=parts, random=random)
             keys = random.integers(0, 1 << 63, parts * parts).astype(np.uint64)
             for group in rounds_of(parts, shared, random):
                 pairs = [[(i, j), (j, i)] if shared and i != j else [(i, j)] for i, j in group]

@@ -1,7 +1,7 @@
 """The modules of MobCLIP: modality heads, feature fusion, decoders, and the model that joins them to the backbone.
 
 Belongs here: what has parameters. Does not belong here: the graph product (see `propagation`), the contrastive term
-(see `loss`), the optimiser (see `training`).
+(see `loss`), the optimiser (see `trainer`).
 """
 
 import math

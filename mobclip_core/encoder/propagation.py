@@ -190,13 +190,14 @@ class _LightGCN(torch.autograd.Function):
         by_x = gradient.new_zeros((len(adjacency.matrix), gradient.shape[1]))
         by_x.index_add_(0, rows.index, gradient)
         if ctx.layers > 0:
-            by_y = ranks.sum(rows.transpose @ gradient)
-            own = by_y[ranks.nodes] if ranks.size > 1 else by_y
+            whole = ranks.sum(rows.transpose @ gradient)
+            own = ranks.own(whole)
             by_x += own
-            for _ in range(ctx.layers - 1):
-                own = adjacency.transpose @ (by_y if by_y is not None else ranks.gather(own))
+            for layer in range(ctx.layers - 1):
+                if layer > 0:
+                    whole = ranks.gather(own)
+                own = adjacency.transpose @ whole
                 by_x += own
-                by_y = None
         return by_x, None, None, None, None
 
 

@@ -9,11 +9,13 @@ every operation here does nothing.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
+
+Rows = TypeVar("Rows", torch.Tensor, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Ranks:
         Args:
             load: Work that each node means, (N,): stretches of nodes are cut so that they mean about the same.
         """
-        if not (dist.is_available() and dist.is_initialized()):
+        if not _in_a_group():
             return cls(0, 1, (0, len(load)))
         size = dist.get_world_size()
         whole = np.concatenate([[0.0], np.cumsum(load, dtype=np.float64)])
@@ -48,6 +50,10 @@ class Ranks:
     def nodes(self) -> slice:
         """The nodes of this rank."""
         return slice(self.bounds[self.rank], self.bounds[self.rank + 1])
+
+    def own(self, rows: Rows) -> Rows:
+        """Of the rows of all nodes, (N, ...), those of this rank."""
+        return rows if self.size == 1 else rows[self.nodes]
 
     def among(self, index: torch.Tensor) -> torch.Tensor:
         """Positions in `index` (node numbers) of this rank's nodes."""
@@ -106,9 +112,13 @@ class Ranks:
         return slice(length * self.rank // self.size, length * (self.rank + 1) // self.size)
 
 
+def _in_a_group() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
 def first_rank() -> bool:
     """Whether this process writes for all."""
-    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+    return not _in_a_group() or dist.get_rank() == 0
 
 
 ALONE = Ranks(0, 1, (0, 0))

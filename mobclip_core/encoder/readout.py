@@ -113,7 +113,7 @@ def fit_readout(features: ModalityFeatures, edges: np.ndarray, trained: np.ndarr
     found, directions = found[kept][:factors], directions[:, kept][:, :factors]
     counted = np.maximum(found, 0)
     turned = np.linalg.qr(np.random.default_rng(seed).normal(size=(d, d)))[0]
-    by_factor = _signed(white @ directions) * counted**_POWER
+    by_factor = signed(white @ directions) * counted**_POWER
     components, centre = _components(trained, d - len(found))
     of_features = by_factor @ turned[: len(found)]
     of_trained = components @ turned[len(found) : len(found) + components.shape[1]]
@@ -152,10 +152,10 @@ def _components(trained: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray
     variance, axes = np.linalg.eigh(covariance)
     order = np.argsort(variance)[::-1][:count]
     good = order[variance[order] > _SMALLEST_SHARE * max(variance[-1], 0)]
-    return _signed(axes[:, good]) * (_TRAINED_SCALE / np.sqrt(variance[good])), centre
+    return signed(axes[:, good]) * (_TRAINED_SCALE / np.sqrt(variance[good])), centre
 
 
-def _signed(directions: np.ndarray) -> np.ndarray:
+def signed(directions: np.ndarray) -> np.ndarray:
     """The same directions, the largest entry of each above zero: an eigenvector's sign means nothing."""
     largest = np.abs(directions).argmax(axis=0) if len(directions) else np.zeros(0, dtype=np.int64)
     return np.asarray(directions * np.where(directions[largest, np.arange(directions.shape[1])] < 0, -1, 1))

@@ -127,15 +127,13 @@ class Trainer:
 
     def _visible(self) -> Tensors:
         """Masks, over this rank's nodes, of what the fusion sees in this step."""
-        own = {name: mask[self.ranks.nodes] for name, mask in self.masks.items()} if self.ranks.size > 1 else self.masks
-        if self.config.modality_dropout == 0 or not self.model.fusion or not self.model.training:
-            return own
-        random = np.random.default_rng([self.config.seed, _HIDDEN, self.state.updates])
-        shown = {}
-        for name, mask in self.masks.items():
-            kept = torch.from_numpy(random.random(len(self.order)) >= self.config.modality_dropout)
-            shown[name] = mask & kept[self.rank_of_cell].to(mask.device)
-        return {name: mask[self.ranks.nodes] for name, mask in shown.items()} if self.ranks.size > 1 else shown
+        shown = dict(self.masks)
+        if self.config.modality_dropout > 0 and self.model.fusion and self.model.training:
+            random = np.random.default_rng([self.config.seed, _HIDDEN, self.state.updates])
+            for name, mask in self.masks.items():
+                kept = torch.from_numpy(random.random(len(self.order)) >= self.config.modality_dropout)
+                shown[name] = mask & kept[self.rank_of_cell].to(mask.device)
+        return {name: self.ranks.own(mask) for name, mask in shown.items()}
 
     def _loss(self, batch: np.ndarray) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         # in node order the rows of the graph are read from front to back
@@ -203,7 +201,7 @@ class Trainer:
                 keep(self.progress())
                 last = time.monotonic()
 
-        if not state.history:
+        if not state.tensors:
             state.tensors = self.parameters("best.")
         while state.epoch < config.max_epochs and state.epoch - state.best <= config.patience:
             values = {"train": self.epoch(kept_now_and_then), **self.validate()}
@@ -230,8 +228,7 @@ class Trainer:
         return array
 
     def _own(self, name: str, value: np.ndarray) -> torch.Tensor:
-        own = value[self.ranks.nodes] if name == "node_table" and self.ranks.size > 1 else value
-        return torch.tensor(own)
+        return torch.tensor(self.ranks.own(value) if name == "node_table" else value)
 
     def progress(self) -> Progress:
         """All that the training needs to go on."""
@@ -249,12 +246,11 @@ class Trainer:
             kind, _, rest = name.partition(".")
             groups[kind][rest] = value
         self.model.load_state_dict({name: self._own(name, value) for name, value in groups["model"].items()})
-        for name, parameter in self.model.named_parameters():
-            moments = {key.partition(".") for key in groups["moments"] if key.partition(".")[2] == name}
-            for moment, _, _ in moments:
-                value = groups["moments"][f"{moment}.{name}"]
-                whole = name if moment != "step" else ""
-                self.optimiser.state[parameter][moment] = self._own(whole, value).to(self.device)
+        parameters = dict(self.model.named_parameters())
+        for key, value in groups["moments"].items():
+            moment, _, name = key.partition(".")
+            whole = name if moment != "step" else ""
+            self.optimiser.state[parameters[name]][moment] = self._own(whole, value).to(self.device)
         best = {f"best.{name}": value for name, value in groups["best"].items()}
         self.state = Progress(**{**vars(progress), "tensors": best})
 

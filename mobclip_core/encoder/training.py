@@ -52,17 +52,11 @@ def feature_tensors(features: ModalityFeatures, dtype: torch.dtype = torch.float
 
 
 def encoder_adjacency(
-    graph: Graph,
-    lon: np.ndarray,
-    lat: np.ndarray,
-    config: "EncoderConfig",
-    directed: bool,
-    dtype: torch.dtype = torch.float32,
+    graph: Graph, beside: torch.Tensor, config: "EncoderConfig", directed: bool, dtype: torch.dtype = torch.float32
 ) -> Adjacency:
-    """The propagation matrix that the options ask for; `lon` and `lat` (N,) are the centres of the cells."""
+    """The propagation matrix that the options ask for; `beside` are the edges between adjacent cells, (2, E)."""
     weight = config.spatial_edges_weight
-    spatial = neighbour_edges(lon, lat) if weight > 0 else None
-    return graph_adjacency(graph, directed=directed, spatial=spatial, spatial_weight=weight, dtype=dtype)
+    return graph_adjacency(graph, directed=directed, spatial=beside, spatial_weight=weight, dtype=dtype)
 
 
 def initial_table(cells: np.ndarray, node_vectors: np.ndarray, seed: int) -> np.ndarray:
@@ -128,7 +122,8 @@ def train(
         )
     device = resolve_device(config.device)
     widths = {name: m.values.shape[1] for name, m in features.modalities.items()}
-    adjacency = encoder_adjacency(graph, features.lon, features.lat, config, directed, dtype)
+    beside = neighbour_edges(features.lon, features.lat)
+    adjacency = encoder_adjacency(graph, beside, config, directed, dtype)
     ranks = Ranks.of(_load(adjacency))
     own = ranks.nodes
     with torch.random.fork_rng(devices=[]), deterministic(device):
@@ -136,10 +131,10 @@ def train(
         model = MobCLIP(own.stop - own.start, widths, config, ranks).to(dtype)
         model.reset_parameters()
         with torch.no_grad():
-            model.node_table.copy_(torch.from_numpy(initial_table(cells, node_vectors, config.seed)[own]))
+            model.node_table.copy_(torch.from_numpy(ranks.own(initial_table(cells, node_vectors, config.seed))))
         model = model.to(device)
         values, masks = feature_tensors(features, dtype)
-        values = {name: value[own].to(device) for name, value in values.items()}
+        values = {name: ranks.own(value).to(device) for name, value in values.items()}
         masks = {name: mask.to(device) for name, mask in masks.items()}
         if ranks.size > 1:
             adjacency = adjacency.stretch(own)
@@ -151,8 +146,7 @@ def train(
             trainer.fit(None if checkpoints is None else checkpoints.save, scalars)
         state, history, best = trainer.best(), trainer.state.history, trainer.state.best
         if config.factors:
-            edges = neighbour_edges(features.lon, features.lat).numpy()
-            readout = fit_readout(features, edges, trainer.vectors(), config.factors, config.seed)
+            readout = fit_readout(features, beside.numpy(), trainer.vectors(), config.factors, config.seed)
             state |= {f"readout.{name}": value for name, value in vars(readout).items()}
     for name, modality in features.modalities.items():
         state[f"statistics.{name}.mean"] = modality.statistics.mean
@@ -225,7 +219,7 @@ def build_encoder(deployment: "Deployment") -> "StepResult":
     trained = TrainedEncoder.load(deployment.store.bundle("encoder"))
     counts: dict[str, int | float | str] = {
         **trained.config["counts"],
-        "parameters": sum(v.size for k, v in trained.tensors.items() if not k.startswith("statistics.")),
+        "parameters": sum(value.size for value in trained.parameters.values()),
         "epochs": len(trained.history["train"]),
         "best_epoch": trained.best_epoch,
         "validation_loss": round(trained.history["validation"][trained.best_epoch], 6),

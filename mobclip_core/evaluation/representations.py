@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from mobclip_core.deployment import Deployment
 from mobclip_core.encoder.checkpoint import TrainedEncoder
 from mobclip_core.encoder.features import ModalityFeatures, assemble_features, standardise, statistics_of
+from mobclip_core.encoder.readout import signed
 from mobclip_core.errors import ContractError, FingerprintError
 from mobclip_core.evaluation.members import unit_vectors
 from mobclip_core.profile import InputName
@@ -128,6 +129,4 @@ def principal_components(matrix: np.ndarray, components: int) -> np.ndarray:
     centred = matrix - matrix.mean(axis=0, dtype=np.float64)
     _, axes = np.linalg.eigh(centred.T @ centred)
     axes = axes[:, ::-1][:, : min(components, *matrix.shape)]
-    largest = np.abs(axes).argmax(axis=0)
-    axes = axes * np.sign(axes[largest, np.arange(axes.shape[1])])
-    return np.asarray(centred @ axes, dtype=np.float32)
+    return np.asarray(centred @ signed(axes), dtype=np.float32)

@@ -11,14 +11,24 @@ from pathlib import Path
 from typing import Self
 
 
-def median_seconds(work: Callable[[], object], repeats: int) -> float:
-    """Median wall time of several calls."""
+def _times(work: Callable[[], object], repeats: int) -> list[float]:
     times = []
     for _ in range(repeats):
         started = time.perf_counter()
         work()
         times.append(time.perf_counter() - started)
-    return statistics.median(times)
+    return times
+
+
+def median_seconds(work: Callable[[], object], repeats: int) -> float:
+    """Median wall time of several calls."""
+    return statistics.median(_times(work, repeats))
+
+
+def best_seconds(work: Callable[[], object], repeats: int = 3) -> float:
+    """The best wall time of several calls after a first one."""
+    work()
+    return min(_times(work, repeats))
 
 
 class PeakMemory:
@@ -41,17 +51,6 @@ class PeakMemory:
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join()
-
-
-def best_seconds(work: Callable[[], object], repeats: int = 3) -> float:
-    """The best wall time of several calls after a first one."""
-    work()
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return min(times)
 
 
 def report(

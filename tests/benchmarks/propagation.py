@@ -9,7 +9,7 @@ import resource
 
 import torch
 
-from mobclip_core.encoder.propagation import LightGCN
+from mobclip_core.encoder.propagation import Adjacency, LightGCN
 from tests.benchmarks._encoder import coo_of, country
 from tests.benchmarks._report import best_seconds, report
 
@@ -21,6 +21,18 @@ def bandwidth(values: int = 50_000_000) -> float:
     a, b = torch.ones(values), torch.ones(values)
     c = torch.empty_like(a)
     return 3 * 4 * values / best_seconds(lambda: torch.add(a, b, out=c))
+
+
+def seconds_of_a_product(matrix: torch.Tensor, x: torch.Tensor, repeats: int = 3) -> float:
+    """Of one layer."""
+    return best_seconds(lambda: torch.sparse.mm(matrix, x), repeats)
+
+
+def seconds_of_a_batch(adjacency: Adjacency, x: torch.Tensor) -> float:
+    """Of two layers at a tenth of the nodes, forward and backward."""
+    batch = torch.randperm(len(x))[: len(x) // 10].sort().values
+    grown = x.clone().requires_grad_()
+    return best_seconds(lambda: LightGCN(2)(grown, adjacency, adjacency.rows(batch)).sum().backward())
 
 
 def main() -> None:
@@ -36,20 +48,13 @@ def main() -> None:
     for wanted in sizes:
         adjacency = country(nodes, wanted)
         edges.append(adjacency.num_edges)
-        layer.append(best_seconds(lambda: adjacency.matrix @ x))  # noqa: B023
-        backward.append(best_seconds(lambda: adjacency.transpose @ x))  # noqa: B023
+        layer.append(seconds_of_a_product(adjacency.matrix, x))
+        backward.append(seconds_of_a_product(adjacency.transpose, x))
         gathered.append(adjacency.num_edges * (4 * D + 8) / layer[-1] / 1e9)
         if wanted == sizes[1]:
             floor = (8 * adjacency.num_edges + 2 * 4 * D * nodes) / speed
-            coo = coo_of(adjacency)
-            baseline = best_seconds(lambda: torch.sparse.mm(coo, x), 1)  # noqa: B023
-            batch = torch.randperm(nodes)[: nodes // 10].sort().values
-            grown = x.clone().requires_grad_()
-
-            def of_a_batch() -> None:
-                LightGCN(2)(grown, adjacency, adjacency.rows(batch)).sum().backward()  # noqa: B023
-
-            rows_seconds = best_seconds(of_a_batch)
+            baseline = seconds_of_a_product(coo_of(adjacency), x, repeats=1)
+            rows_seconds = seconds_of_a_batch(adjacency, x)
     at = layer[1]
     report(
         "propagation",

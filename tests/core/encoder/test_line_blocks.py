@@ -22,7 +22,9 @@ from .conftest import make_cells, make_graph, random_edges
 def dealt(graph, parts, samples, seed=0, noise=None):
     noise = np.ones(len(graph.cells)) if noise is None else noise
     edges = (graph.indptr, graph.indices, graph.weight)
-    return deal(*edges, noise, samples=samples, parts=parts, random=np.random.default_rng(seed))
+    return deal(
+        *edges, noise, total=float(edges[2].sum()), samples=samples, parts=parts, random=np.random.default_rng(seed)
+    )
 
 
 @given(st.integers(1, 20), st.integers(1, 80), st.sampled_from([1, 2, 4, 8]), st.integers(0, 99))
