@@ -20,7 +20,7 @@ from mobclip_core.encoder.features import Statistics
 from mobclip_core.encoder.modules import MobCLIP
 
 if TYPE_CHECKING:
-    from mobclip_core.profile import EncoderConfig
+    from mobclip_core.profile import EncoderConfig, StudentConfig
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,11 @@ class TrainedEncoder:
     """A trained encoder and all that is needed to apply it again.
 
     Args:
-        tensors: Parameters by name and the features' `statistics.<modality>.mean` and `.scale`.
+        tensors: Parameters by name; the features' `statistics.<modality>.mean` and `.scale`; those of the student,
+            `student.<name>`; `alignment`, the rotation (d, d) of all vectors, if it is aligned to an earlier one.
         cells: Node order, uint64 (N,).
-        config: Options and provenance: `encoder` (the `EncoderConfig`), `widths`, `directed`, `image_encoder`,
-            `inputs` (data versions).
+        config: Options and provenance: `encoder` (the `EncoderConfig`), `student` (the `StudentConfig`, if there is
+            one), `widths`, `directed`, `image_encoder`, `inputs` (data versions).
         history: Values by epoch: `train`, `validation`, and the validation value of each term of the loss.
         best_epoch: Epoch (0-based) whose parameters these are.
     """
@@ -61,6 +62,22 @@ class TrainedEncoder:
     def options(self) -> "EncoderConfig":
         """The options of the training."""
         return cast("EncoderConfig", SimpleNamespace(**self.config["encoder"]))
+
+    @property
+    def student_options(self) -> "StudentConfig | None":
+        """The options of the student; None if there is none."""
+        found = self.config.get("student")
+        return None if found is None else cast("StudentConfig", SimpleNamespace(**found))
+
+    @property
+    def parameters(self) -> dict[str, np.ndarray]:
+        """The parameters of the model."""
+        return {k: v for k, v in self.tensors.items() if not k.startswith(("statistics.", "student.", "alignment"))}
+
+    def aligned(self, vectors: np.ndarray) -> np.ndarray:
+        """Vectors (n, d) turned by `alignment`; as they are without one."""
+        rotation = self.tensors.get("alignment")
+        return vectors if rotation is None else vectors @ rotation
 
     @property
     def reads_features(self) -> bool:
@@ -94,6 +111,5 @@ class TrainedEncoder:
     def model(self) -> MobCLIP:
         """The module with these parameters, in evaluation mode."""
         model = MobCLIP(len(self.cells), self.config["widths"], self.options)
-        weights = {k: torch.from_numpy(v) for k, v in self.tensors.items() if not k.startswith("statistics.")}
-        model.load_state_dict(weights)
+        model.load_state_dict({name: torch.from_numpy(value) for name, value in self.parameters.items()})
         return model.eval()

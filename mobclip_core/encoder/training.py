@@ -16,7 +16,7 @@ from mobclip_core.cells import parents, resolution_of
 from mobclip_core.encoder.checkpoint import TrainedEncoder
 from mobclip_core.encoder.device import deterministic, resolve_device
 from mobclip_core.encoder.features import ModalityFeatures, assemble_features, input_versions
-from mobclip_core.encoder.line import Graph
+from mobclip_core.encoder.line import Graph, summed_degree
 from mobclip_core.encoder.modules import MobCLIP, Tensors
 from mobclip_core.encoder.propagation import Adjacency, graph_adjacency, neighbour_edges
 from mobclip_core.errors import ContractError
@@ -215,7 +215,7 @@ def train(
         state[f"statistics.{name}.mean"] = modality.statistics.mean
         state[f"statistics.{name}.scale"] = modality.statistics.scale
     described = {
-        "encoder": dict(vars(config)),
+        "encoder": {name: value for name, value in vars(config).items() if name != "student"},
         "widths": widths,
         "directed": directed,
         "image_encoder": features.image_encoder,
@@ -271,6 +271,7 @@ def build_encoder(deployment: "Deployment") -> "StepResult":
     inputs = input_versions(store, features.regions)
     inputs |= {name: store.data_version(TableRef(name)) for name in ("mobility_graph", "node_embeddings")}
     trained = replace(trained, config={**trained.config, "inputs": inputs})
+    trained, more, more_pictures = _finish(deployment, trained, features, graph)
     written: list[Written] = []
     with store.write_bundle("encoder", written) as directory:
         trained.save(directory)
@@ -278,12 +279,40 @@ def build_encoder(deployment: "Deployment") -> "StepResult":
         "cells": len(features),
         **{f"cells_with_{name}": int(m.mask.sum()) for name, m in features.modalities.items()},
         "edges_kept": int(np.sum(graph.keep)),
-        "parameters": sum(v.size for k, v in trained.tensors.items() if not k.startswith("statistics.")),
+        "parameters": sum(value.size for value in trained.parameters.values()),
         "epochs": len(trained.history["train"]),
         "best_epoch": trained.best_epoch,
         "validation_loss": round(trained.history["validation"][trained.best_epoch], 6),
         "training_seconds": round(seconds, 1),
+        **more,
         "fingerprint": trained.fingerprint,
     }
     pictures = {"Loss": loss_curves(trained.history, "Encoder: loss by epoch")}
-    return StepResult(written[0], counts, pictures)
+    return StepResult(written[0], counts, pictures | more_pictures)
+
+
+def _finish(
+    deployment: "Deployment", trained: TrainedEncoder, features: ModalityFeatures, graph: Graph
+) -> tuple[TrainedEncoder, dict[str, int | float | str], dict[str, bytes]]:
+    """Teach the student and compare with the encoder before; with what to report of both."""
+    from mobclip_core.encoder.alignment import align_to_previous
+    from mobclip_core.encoder.embedding import embed
+    from mobclip_core.encoder.student import with_student
+    from mobclip_core.plots import loss_curves
+
+    config, regions = deployment.profile.encoder, features.regions
+    device = resolve_device(config.device)
+    vectors = embed(trained, graph, (features.lon, features.lat), np.arange(len(features)), lambda _: features, device)
+    counts: dict[str, int | float | str] = {}
+    pictures: dict[str, bytes] = {}
+    if config.student is not None:
+        has_mobility, held_out = summed_degree(graph) > 0, validation_mask(trained.cells, config)
+        trained, student = with_student(trained, features, vectors, has_mobility, held_out, config.student, device)
+        counts = {
+            "student_parameters": sum(value.size for value in student.tensors.values()),
+            "student_best_epoch": student.best_epoch,
+            "student_validation_loss": round(student.history["validation"][student.best_epoch], 6),
+        }
+        pictures = {"Loss of the student": loss_curves(student.history, "Student: loss by epoch")}
+    trained, alignment = align_to_previous(deployment.store, trained, vectors, regions, apply=config.align_to_previous)
+    return trained, counts | alignment, pictures

@@ -256,9 +256,9 @@ def test_embed_refuses_what_it_was_not_trained_for(options, world):
     assert trained.reads_features
     with pytest.raises(FingerprintError, match="retrain"):
         embed_all(trained, graph, replace(features, image_encoder="another"))
-    fewer = make_cells(30)
-    with pytest.raises(MissingTableError, match=r"gone.*retrain"):
-        embed_all(trained, make_graph(fewer, random_edges(30, 90)), make_features(fewer))
+    others = make_cells(50)
+    with pytest.raises(MissingTableError, match=r"not trained on.*retrain"):
+        embed_all(trained, make_graph(others, random_edges(50, 90)), make_features(others))
 
 
 def test_devices():
