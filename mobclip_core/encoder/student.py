@@ -179,7 +179,7 @@ class _Trainer:
         others = [p for p in student.parameters() if p.dim() <= 1]
         groups = [{"params": matrices, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
         self.optimiser = torch.optim.AdamW(groups, lr=options.learning_rate)
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, options.max_epochs)
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, options.epochs)
         self.random = np.random.default_rng(seed)
 
     def _loss(self, rows: torch.Tensor, masks: Tensors) -> torch.Tensor:
@@ -281,13 +281,11 @@ def train_student(
         inputs = ({k: v.to(device) for k, v in values.items()}, {k: v.to(device) for k, v in masks.items()})
         trainer = _Trainer(student, inputs, vectors, taught, options, seed)
         best, lowest, state = 0, float("inf"), _state(student)
-        for epoch in range(options.max_epochs):
+        for epoch in range(options.epochs):
             history["train"].append(trainer.epoch())
             history["validation"].append(trainer.validate(tested))
             if history["validation"][-1] < lowest:
                 best, lowest, state = epoch, history["validation"][-1], _state(student)
-            if epoch - best >= options.patience:
-                break
     logging.getLogger(__name__).info("student: epoch %d, validation %.4f", best, lowest)
     return StudentResult(state, history, best)
 

@@ -48,8 +48,7 @@ class StudentConfig(Settings):
         batch_size: Cells a step.
         learning_rate: AdamW, falling to zero along a cosine.
         weight_decay: AdamW, on matrices only.
-        max_epochs: Epochs of the whole schedule.
-        patience: Epochs without a better validation loss before training stops.
+        epochs: Epochs; the parameters kept are those of the lowest loss on the encoder's validation blocks.
     """
 
     replaces: Literal["unknown", "without_mobility"] = "without_mobility"
@@ -64,8 +63,7 @@ class StudentConfig(Settings):
     batch_size: Annotated[int, Field(ge=1)] = 512
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    max_epochs: Annotated[int, Field(ge=1)] = 40
-    patience: Annotated[int, Field(ge=1)] = 40
+    epochs: Annotated[int, Field(ge=1)] = 40
 
 
 class EncoderConfig(Settings):

@@ -32,7 +32,7 @@ FUSED = {
 CELLS = make_cells(30)
 REGION_OF = np.where(np.arange(30) % 3 == 0, "b", "a")
 WITH_NEW = np.sort(np.append(CELLS[REGION_OF == "b"], CELLS[-1] + np.uint64(1 << 27)))
-STUDENT = {"max_epochs": 3, "hidden": 16, "layers": 1}
+STUDENT = {"epochs": 3, "hidden": 16, "layers": 1}
 
 
 def make_profile(**encoder):

@@ -29,8 +29,7 @@ STUDENT = {
     "batch_size": 64,
     "learning_rate": 5e-3,
     "weight_decay": 1e-2,
-    "max_epochs": 40,
-    "patience": 40,
+    "epochs": 40,
 }
 
 
@@ -71,10 +70,10 @@ def test_learns_what_the_features_say(coordinates):
 def test_same_arguments_same_bytes_and_the_seed_counts():
     features, vectors = country(80)
     held = np.arange(80) < 20
-    first, second = (learnt(features, vectors, held, max_epochs=3, dropout=0.2) for _ in range(2))
+    first, second = (learnt(features, vectors, held, epochs=3, dropout=0.2) for _ in range(2))
     assert all(np.array_equal(first.tensors[name], second.tensors[name]) for name in first.tensors)
     everywhere = np.ones(80, dtype=bool)
-    other = train_student(features, vectors, everywhere, held, student_options(max_epochs=3, dropout=0.2), seed=1)
+    other = train_student(features, vectors, everywhere, held, student_options(epochs=3, dropout=0.2), seed=1)
     assert not np.array_equal(other.tensors["student.out.weight"], first.tensors["student.out.weight"])
 
 
@@ -83,7 +82,7 @@ def test_learns_from_cells_with_mobility_alone():
     has = np.arange(80) % 2 == 0
     nowhere = np.zeros(80, dtype=bool)
     spoilt = np.where(has[:, None], vectors, 1e6).astype(np.float32)
-    results = [train_student(features, v, has, nowhere, student_options(max_epochs=2)) for v in (vectors, spoilt)]
+    results = [train_student(features, v, has, nowhere, student_options(epochs=2)) for v in (vectors, spoilt)]
     assert all(np.array_equal(results[0].tensors[name], results[1].tensors[name]) for name in results[0].tensors)
 
 
@@ -91,7 +90,7 @@ def test_learns_from_cells_with_mobility_alone():
 def test_tiny_worlds(n):
     features = make_features(make_cells(n, blocks=n))
     none = np.zeros(n, dtype=bool)
-    result = train_student(features, np.ones((n, 8), np.float32), none, none, student_options(max_epochs=2))
+    result = train_student(features, np.ones((n, 8), np.float32), none, none, student_options(epochs=2))
     assert all(np.isfinite(value).all() for value in result.tensors.values())
 
 
@@ -108,7 +107,7 @@ def test_every_subset_of_the_modalities_has_a_vector(options, world):
     table = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
     trained = train(features, graph, table, options(max_epochs=1, normalise_output=True))
     vectors, held = np.asarray(trained.tensors["node_table"]), np.arange(40) < 8
-    trained, _ = with_student(trained, features, vectors, held | ~held, held, student_options(max_epochs=2))
+    trained, _ = with_student(trained, features, vectors, held | ~held, held, student_options(epochs=2))
     names = list(features.modalities)
     found = []
     for shown in itertools.chain.from_iterable(itertools.combinations(names, k) for k in range(4)):
