@@ -44,7 +44,7 @@ def graph_among(graph: Graph, cells: np.ndarray) -> Graph:
     """The graph over other cells: edges between cells of both, in the same order; a cell that is new has none.
 
     Args:
-        graph: Graph.
+        graph: Graph, its cells ascending.
         cells: uint64 (M,), ascending.
     """
     if np.array_equal(graph.cells, cells):
@@ -168,14 +168,16 @@ def build_embeddings(deployment: "Deployment", region: str) -> "StepResult":
         return own if regions == [region] else assemble_features(deployment, regions, encoder.statistics)
 
     everywhere = graph_among(open_graph(store.bundle("mobility_graph")), every)
-    has_mobility = summed_degree(everywhere)[np.searchsorted(every, cells)] > 0
+    degree = summed_degree(everywhere)
+    has_mobility = degree[np.searchsorted(every, cells)] > 0
     is_known = np.isin(every, encoder.cells)
     graph, centres = graph_among(everywhere, every[is_known]), (lon[is_known], lat[is_known])
     node = _positions(graph.cells, cells)
     by_graph = node >= 0
     options = encoder.student_options
     if options is not None and options.replaces == "without_mobility":
-        by_graph[by_graph] = summed_degree(graph)[node[by_graph]] > 0
+        among_known = degree if graph is everywhere else summed_degree(graph)
+        by_graph[by_graph] = among_known[node[by_graph]] > 0
     if options is None and not by_graph.all():
         raise _unknown(f"region {region}", cells[~by_graph])
     vectors = np.zeros((len(cells), encoder.options.dimensions), dtype=np.float32)

@@ -4,12 +4,12 @@
 
 Reads the lake of a profile, which has to be materialised. Each of the largest regions in turn is taken out of the
 features, the graph, LINE and the training; then it is embedded with that encoder frozen, as a region that was added. A
-ridge probe learns from the units of all other regions and is tested on the region's. `value` is the student's mean R2
-over that of full training, `baseline` the same of raw features (the three modalities, as the encoder reads them).
+ridge probe learns from the units of all other regions and is tested on the region's. `by_task` is R2 of the predictions
+of all regions together, as the scores of spatial folds are. `value` is the mean over tasks of the student over that of
+full training, `baseline` that of raw features (the three modalities, as the encoder reads them).
 
-The mean is over regions, and in each over the tasks that have ten units there whose labels vary at least half as much
-as in all regions (standard deviation): where nothing varies, R2 says nothing. `by_task` has all tasks: R2 of all
-regions' predictions together. `skipped` says what was left out of the mean.
+`by_region` is the mean R2 within each region over the tasks that have ten units there whose labels vary at least half
+as much as in all regions (standard deviation), for where nothing varies R2 says nothing; `skipped` are the others.
 """
 
 import argparse
@@ -128,7 +128,7 @@ def compare(deployment: Deployment, count: int) -> None:
         task: {m: round(r2(*(np.concatenate([c[k] for c in found]) for k in ("truth", m))), 4) for m in METHODS}
         for task, found in sorted(together.items())
     }
-    full, student, raw = (float(np.mean([row[method] for row in by_region.values()])) for method in METHODS)
+    full, student, raw = (float(np.mean([row[method] for row in by_task.values()])) for method in METHODS)
     report(
         "inductive",
         student / full,
