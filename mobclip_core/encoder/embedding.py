@@ -141,7 +141,7 @@ def build_embeddings(deployment: "Deployment", region: str) -> "StepResult":
 
     The graph gives the vectors of the cells that the encoder knows and that have mobility, the student those of the
     others (`encoder.student.replaces`); the column `source` says which. The propagation is among the cells that the
-    encoder knows, so that cells it does not know change no vector of another region. A cell's vector depends on cells
+    encoder knows, so that cells it does not know change no vector of the graph. A cell's vector depends on cells
     of other regions, as many steps away in the graph as the encoder has layers, or around it within the student's
     rings; their features are read too.
 

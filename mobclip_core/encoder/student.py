@@ -51,7 +51,7 @@ class Student(torch.nn.Module):
 
     .. math:: \mathbf h^{(0)} = \mathbf b + \sum_m \mathbb 1[m \in i]\, (W_m \mathbf x_i^m + \mathbf b_m), \quad
         \mathbf h^{(l+1)} = \mathbf h^{(l)} + f_l(\mathbf h^{(l)}), \quad
-        \mathbf y = s\, (W \mathbf h^{(L)} + \mathbf c) + \bar{\mathbf z}
+        \mathbf y = s\, (W\, \mathrm{norm}(\mathbf h^{(L)}) + \mathbf c) + \bar{\mathbf z}
 
     The heads' biases are the flags of presence: a cell without any input gets a vector too. Buffers hold the mean and
     the scale s of the encoder's vectors, and the centre and extent of the places of their cells.
@@ -81,6 +81,8 @@ class Student(torch.nn.Module):
         self.start = torch.nn.Parameter(torch.zeros(options.hidden))
         self.dropout = torch.nn.Dropout(options.dropout)
         self.blocks = torch.nn.ModuleList([_Block(options.hidden, options.dropout) for _ in range(options.layers)])
+        # without a norm at the end, features beyond those of the training blow a vector up
+        self.norm = torch.nn.LayerNorm(options.hidden)
         self.out = torch.nn.Linear(options.hidden, dimensions)
         self.register_buffer("mean", torch.zeros(dimensions))
         self.register_buffer("scale", torch.ones(1))
@@ -96,7 +98,7 @@ class Student(torch.nn.Module):
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x)
-        out: torch.Tensor = self.out(x)
+        out: torch.Tensor = self.out(self.norm(x))
         return out
 
     def forward(self, values: Tensors, masks: Tensors) -> torch.Tensor:
