@@ -184,6 +184,7 @@ EMBEDDINGS = TableContract(
         _CELL,
         Column("vector", VECTOR, "the cell's embedding", vector=True),
         Column("encoder", pa.string(), "fingerprint of the encoder that made the vector"),
+        Column("source", pa.string(), "graph, or student: from the features alone"),
         Column("has_mobility", pa.bool_(), "the cell has an edge in the mobility graph"),
         Column("has_poi", pa.bool_(), "the cell has POIs"),
         Column("has_imagery", pa.bool_(), "the cell has a valid image"),

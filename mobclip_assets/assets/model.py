@@ -8,7 +8,11 @@ from mobclip_core.deployment import Deployment, StepResult
 
 GROUP = "model"
 _ENCODER_MODULES = [
-    f"encoder/{name}" for name in ("training", "modules", "loss", "propagation", "features", "checkpoint")
+    f"encoder/{name}"
+    for name in (
+        *("building", "training", "trainer", "modules", "loss", "tiled", "propagation", "features", "readout"),
+        *("checkpoint", "student", "alignment"),
+    )
 ]
 
 
@@ -35,7 +39,7 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
 
         A checkpoint (safetensors), its configuration, its curves and its fingerprint. Source: arXiv 2506.01297.
         """
-        from mobclip_core.encoder.training import build_encoder
+        from mobclip_core.encoder.building import build_encoder
 
         return build_encoder(deployment)
 
@@ -43,10 +47,10 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
         group=GROUP,
         kinds={"pytorch", "parquet"},
         deps=["encoder", "mobility_graph", "grid_cells", "poi_aggregates", "imagery_features", "census_features"],
-        code=Code(["encoder/embedding", "encoder/propagation", "encoder/modules"]),
+        code=Code([f"encoder/{name}" for name in ("embedding", "propagation", "modules", "readout", "student")]),
     )
     def embeddings(deployment: Deployment, region: str) -> StepResult:
-        """The product: one vector for each cell of a region, with the encoder's fingerprint and its modalities."""
+        """The product: one vector for each cell of a region, its source, the encoder's fingerprint, the modalities."""
         from mobclip_core.encoder.embedding import build_embeddings
 
         return build_embeddings(deployment, region)

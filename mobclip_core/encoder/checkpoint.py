@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from safetensors.numpy import load_file, save
+from torch.nn.functional import normalize
 
 from mobclip_core.encoder.features import Statistics
 from mobclip_core.encoder.modules import MobCLIP
 from mobclip_core.encoder.readout import Readout
 
 if TYPE_CHECKING:
-    from mobclip_core.profile import EncoderConfig
+    from mobclip_core.profile import EncoderConfig, StudentConfig
 
-_BESIDE = ("statistics.", "readout.")
+_BESIDE = ("statistics.", "readout.", "student.", "alignment")
 """Tensors that are no parameters of the model."""
 
 READOUT = tuple(field.name for field in fields(Readout))
@@ -34,13 +35,15 @@ class TrainedEncoder:
     """A trained encoder and all that is needed to apply it again.
 
     Args:
-        tensors: Parameters by name, the features' `statistics.<modality>.mean` and `.scale`, and with the option
-            `factors` the fields of the `readout.`
+        tensors: Parameters by name; the features' `statistics.<modality>.mean` and `.scale`; with the option
+            `factors` the fields of the `readout.<name>`; with a student its parameters, `student.<name>`; `alignment`,
+            the rotation (d, d) of all vectors, if it is aligned to an earlier one.
         cells: Node order, uint64 (N,).
         config: Options and provenance: `encoder` (the `EncoderConfig`), `widths`, `directed`, `image_encoder`,
-            `inputs` (data versions).
+            `inputs` (data versions), `counts`.
         history: Values by epoch: `train`, `validation`, and the validation value of each term of the loss.
         best_epoch: Epoch (0-based) whose parameters these are.
+        student_history: Loss of the student by epoch, `train` and `validation`; empty without one.
     """
 
     tensors: Mapping[str, np.ndarray]
@@ -48,6 +51,7 @@ class TrainedEncoder:
     config: Mapping[str, Any]
     history: Mapping[str, list[float]] = field(default_factory=dict)
     best_epoch: int = 0
+    student_history: Mapping[str, list[float]] = field(default_factory=dict)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -77,6 +81,18 @@ class TrainedEncoder:
         return {name: value for name, value in self.tensors.items() if not name.startswith(_BESIDE)}
 
     @property
+    def student_options(self) -> "StudentConfig | None":
+        """The options of the student; None if there is none."""
+        return self.options.student if any(name.startswith("student.") for name in self.tensors) else None
+
+    def published(self, vectors: np.ndarray) -> np.ndarray:
+        """Vectors (n, d) as they leave the encoder: scaled and turned as its options and `alignment` say."""
+        if self.options.normalise_output:
+            vectors = normalize(torch.from_numpy(vectors)).numpy()
+        rotation = self.tensors.get("alignment")
+        return vectors if rotation is None else vectors @ rotation
+
+    @property
     def reads_features(self) -> bool:
         """Whether embedding needs the features of all cells (else the node table holds all)."""
         options = self.options
@@ -99,7 +115,7 @@ class TrainedEncoder:
         """Write `model.safetensors`, `config.json`, `history.json` and `cells.npy`."""
         (directory / "model.safetensors").write_bytes(self._checkpoint())
         (directory / "config.json").write_bytes(self._configuration())
-        history = {"best_epoch": self.best_epoch, "history": self.history}
+        history = {"best_epoch": self.best_epoch, "history": self.history, "student": self.student_history}
         (directory / "history.json").write_text(json.dumps(history, indent=2))
         np.save(directory / "cells.npy", self.cells)
 
@@ -110,7 +126,7 @@ class TrainedEncoder:
         cells = tensors.pop("cells")
         past = json.loads((directory / "history.json").read_text())
         config = json.loads((directory / "config.json").read_text())
-        return cls(tensors, cells, config, past["history"], past["best_epoch"])
+        return cls(tensors, cells, config, past["history"], past["best_epoch"], past.get("student", {}))
 
     def model(self) -> MobCLIP:
         """The module with these parameters, in evaluation mode."""

@@ -1,16 +1,16 @@
 """Embedding: a trained encoder applied to the cells.
 
-Belongs here: the forward pass over all nodes, and the step that writes one region of `embeddings`. Does not belong
-here: training (see `training`).
+Belongs here: the forward pass over the graph, which cells get its vector and which the student's, and the step that
+writes one region of `embeddings`. Does not belong here: training (see `training`), the student (see `student`).
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import torch
-from torch.nn.functional import normalize
 
 from mobclip_core.encoder.checkpoint import TrainedEncoder
 from mobclip_core.encoder.device import resolve_device
@@ -19,6 +19,7 @@ from mobclip_core.encoder.line import Graph, summed_degree
 from mobclip_core.encoder.modules import Tensors
 from mobclip_core.encoder.propagation import neighbour_edges
 from mobclip_core.encoder.readout import mean_beside, stacked
+from mobclip_core.encoder.student import student_vectors
 from mobclip_core.encoder.training import encoder_adjacency, feature_tensors
 from mobclip_core.errors import FingerprintError, MissingTableError
 from mobclip_core.store import TableRef
@@ -28,75 +29,130 @@ if TYPE_CHECKING:
     from mobclip_core.deployment import CheckOutcome, Deployment, StepResult
 
 
+@dataclass(frozen=True)
+class Subgraph:
+    """The part of a graph among some of its nodes; fields as of `line.Graph`."""
+
+    cells: np.ndarray
+    indptr: np.ndarray
+    indices: np.ndarray
+    weight: np.ndarray
+    keep: np.ndarray
+
+
+def graph_among(graph: Graph, cells: np.ndarray) -> Graph:
+    """The graph over other cells: edges between cells of both, in the same order; a cell that is new has none.
+
+    Args:
+        graph: Graph, its cells ascending.
+        cells: uint64 (M,), ascending.
+    """
+    if np.array_equal(graph.cells, cells):
+        return graph
+    number = _positions(cells, np.asarray(graph.cells))
+    source = np.repeat(number, np.diff(graph.indptr))
+    target = number[graph.indices]
+    kept = (source >= 0) & (target >= 0)
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(source[kept], minlength=len(cells)))]).astype(np.int64)
+    indices = target[kept].astype(np.int32)
+    return Subgraph(cells, indptr, indices, np.asarray(graph.weight)[kept], np.asarray(graph.keep)[kept])
+
+
+def _positions(cells: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Where each cell wanted stands among cells without repetition: int64, -1 where it is not there."""
+    order = np.argsort(cells, kind="stable")
+    at = np.searchsorted(cells, wanted, sorter=order)
+    found = np.full(len(wanted), -1, dtype=np.int64)
+    inside = at < len(cells)
+    found[inside] = order[at[inside]]
+    found[inside] = np.where(cells[found[inside]] == wanted[inside], found[inside], -1)
+    return found
+
+
+def edges_among(edges: np.ndarray, number: np.ndarray) -> np.ndarray:
+    """The edges (2, E) between nodes that have a new number, renumbered; `number` (N,) is -1 for the others."""
+    renumbered = number[edges]
+    return np.asarray(renumbered[:, (renumbered >= 0).all(axis=0)])
+
+
 @torch.no_grad()
-def embed(
+def graph_parts(
     encoder: TrainedEncoder,
     graph: Graph,
-    centres: tuple[np.ndarray, np.ndarray],
+    beside: np.ndarray,
     nodes: np.ndarray,
     features_of: Callable[[np.ndarray], ModalityFeatures],
     device: torch.device | None = None,
-) -> np.ndarray:
-    """Embeddings of some nodes.
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the features of some nodes give to their vectors, and what the propagation over the graph gives.
 
     The propagation is over the whole graph, but only the nodes within as many steps as it has layers are computed,
     and only their features are read.
 
     Args:
         encoder: Trained encoder.
-        graph: Mobility graph over the encoder's cells.
-        centres: Longitudes and latitudes of all cells, each (N,).
-        nodes: Numbers of the nodes wanted, (n,).
+        graph: Mobility graph over cells that the encoder knows (see `graph_among`).
+        beside: Edges between adjacent cells of the graph, both ways, (2, E), see `neighbour_edges`.
+        nodes: Numbers of the nodes wanted, ascending, (n,).
         features_of: Gives features standardised with the encoder's statistics, of at least the cells that it is called
             with; not called where `encoder.reads_features` is false.
         device: Where to compute; the CPU if None.
 
     Returns:
-        float32 (n, d).
+        Both float32 (n, d): their sum, once `encoder.published`, is the embedding. The first is zero without `factors`.
 
     Raises:
-        MissingTableError: If the graph is about other cells than the encoder.
+        MissingTableError: If the graph has cells that the encoder was not trained on.
         FingerprintError: If the encoder reads features of another image encoder than it was trained on.
     """
-    _require_same_cells(encoder, graph.cells)
+    row = _positions(encoder.cells, np.asarray(graph.cells))
+    if (row < 0).any():
+        raise _unknown("mobility_graph", np.asarray(graph.cells)[row < 0])
     device = device or torch.device("cpu")
-    options = encoder.options
-    beside = neighbour_edges(*centres)
-    adjacency = encoder_adjacency(graph, beside, options, bool(encoder.config["directed"]))
+    options, readout = encoder.options, encoder.readout
+    adjacency = encoder_adjacency(graph, torch.from_numpy(beside), options, bool(encoder.config["directed"]))
     field = adjacency.reached(nodes, options.layers)
-    readout = encoder.readout
-    of_nodes = beside.numpy()[:, np.isin(beside[0].numpy(), nodes)]
+    around = beside[:, np.isin(beside[0], nodes)]
     if readout is not None:
-        field = np.union1d(field, of_nodes[1])
-    model = encoder.model().to(device)
+        field = np.union1d(field, around[1])
+    at = np.searchsorted(field, nodes)
     values: Tensors = {}
     masks: Tensors = {}
+    of_features = np.zeros((len(nodes), options.dimensions), dtype=np.float32)
     if encoder.reads_features:
         features = features_of(graph.cells[field])
         _require_image_encoder(encoder, features)
-        order = np.argsort(features.cells, kind="stable")
-        rows = order[np.searchsorted(features.cells, graph.cells[field], sorter=order)]
-        row = torch.from_numpy(rows)
-        values, masks = ({k: v[row].to(device) for k, v in part.items()} for part in feature_tensors(features))
-    x = model.node_input(values, masks, torch.from_numpy(field).to(device))
-    at = np.searchsorted(field, nodes)
-    z = model.backbone(x, adjacency.among(field).to(device))[at]
-    if readout is not None:
-        own = stacked(features)[rows]
-        averaged = mean_beside(np.searchsorted(field, of_nodes), len(field)) @ own
-        z = torch.from_numpy(readout.vectors(own[at], averaged[at], z.cpu().numpy()))
-    vectors: np.ndarray = (normalize(z) if options.normalise_output else z).cpu().numpy()
-    return vectors
+        rows = _positions(features.cells, graph.cells[field])
+        of_rows = torch.from_numpy(rows)
+        values, masks = ({k: v[of_rows].to(device) for k, v in part.items()} for part in feature_tensors(features))
+        if readout is not None:
+            own = stacked(features)[rows]
+            averaged = mean_beside(np.searchsorted(field, around), len(field)) @ own
+            of_features = readout.of_features(own[at], averaged[at])
+    model = encoder.model().to(device)
+    x = model.node_input(values, masks, torch.from_numpy(row[field]).to(device))
+    z: np.ndarray = model.backbone(x, adjacency.among(field).to(device))[at].cpu().numpy()
+    return of_features, z if readout is None else readout.of_trained(z)
 
 
-def _require_same_cells(encoder: TrainedEncoder, cells: np.ndarray) -> None:
-    unknown, gone = np.setdiff1d(cells, encoder.cells), np.setdiff1d(encoder.cells, cells)
-    if len(unknown) or len(gone):
-        raise MissingTableError(
-            f"the encoder was trained on other cells than mobility_graph holds: {len(unknown)} are new "
-            f"{unknown[:5].tolist()}, {len(gone)} are gone {gone[:5].tolist()}; materialise node_embeddings and "
-            "encoder again (retrain)"
-        )
+def embed(
+    encoder: TrainedEncoder,
+    graph: Graph,
+    beside: np.ndarray,
+    nodes: np.ndarray,
+    features_of: Callable[[np.ndarray], ModalityFeatures],
+    device: torch.device | None = None,
+) -> np.ndarray:
+    """Embeddings of some nodes by way of the graph, float32 (n, d); arguments and errors as of `graph_parts`."""
+    of_features, of_graph = graph_parts(encoder, graph, beside, nodes, features_of, device)
+    return encoder.published(of_features + of_graph)
+
+
+def _unknown(place: str, cells: np.ndarray) -> MissingTableError:
+    return MissingTableError(
+        f"{place} has {len(cells)} cells that the encoder was not trained on {cells[:5].tolist()}, and it has no "
+        "student (encoder.student); materialise mobility_graph, node_embeddings and encoder again (retrain)"
+    )
 
 
 def _require_image_encoder(encoder: TrainedEncoder, features: ModalityFeatures) -> None:
@@ -111,11 +167,14 @@ def _require_image_encoder(encoder: TrainedEncoder, features: ModalityFeatures) 
 def build_embeddings(deployment: "Deployment", region: str) -> "StepResult":
     """Embed one region with the trained encoder and write its partition of `embeddings`.
 
-    A cell's vector depends on cells of other regions, as many steps away in the graph as the encoder has layers; where
-    the encoder fuses features, those of the regions reached are read too.
+    The graph gives the vectors of the cells that the encoder knows and that have mobility, the student those of the
+    others (`encoder.student.replaces`); the column `source` says which. The propagation is among the cells that the
+    encoder knows, so that cells it does not know change no vector of the graph. A cell's vector depends on cells
+    of other regions, as many steps away in the graph as the encoder has layers, or around it within the student's
+    rings; their features are read too.
 
     Raises:
-        MissingTableError: If an input is not there yet, or the region has cells that the encoder was not trained on.
+        MissingTableError: If an input is not there yet, or cells need a student and the encoder has none.
         FingerprintError: If the imagery features come from another image encoder than the trained one.
     """
     from mobclip_core.deployment import StepResult
@@ -124,36 +183,52 @@ def build_embeddings(deployment: "Deployment", region: str) -> "StepResult":
 
     store = deployment.store
     encoder = TrainedEncoder.load(store.bundle("encoder"))
-    graph = open_graph(store.bundle("mobility_graph"))
+    device = resolve_device(deployment.profile.encoder.device)
     grid = store.read_all("grid_cells", ["cell", "region", "lon", "lat"], deployment.profile.regions.region_keys)
     grid = grid.sort_by("cell")
+    every = grid["cell"].to_numpy()
     own = assemble_features(deployment, [region], encoder.statistics)
     cells = own.cells
-    unknown = np.setdiff1d(cells, encoder.cells)
-    if len(unknown):
-        raise MissingTableError(
-            f"region {region} has {len(unknown)} cells that the encoder was not trained on {unknown[:5].tolist()}; "
-            "materialise mobility_graph, node_embeddings and encoder again (retrain)"
-        )
-    _require_same_cells(encoder, grid["cell"].to_numpy())
 
     def features_of(wanted: np.ndarray) -> ModalityFeatures:
-        at = np.searchsorted(grid["cell"].to_numpy(), wanted)
-        reached = {region, *grid["region"].take(pa.array(at)).unique().to_pylist()}
+        reached = {region, *grid["region"].take(pa.array(np.searchsorted(every, wanted))).unique().to_pylist()}
         regions = [name for name in deployment.profile.regions.region_keys if name in reached]
         return own if regions == [region] else assemble_features(deployment, regions, encoder.statistics)
 
-    rows = np.searchsorted(graph.cells, cells)
-    centres = (grid["lon"].to_numpy(), grid["lat"].to_numpy())
-    vectors = embed(encoder, graph, centres, rows, features_of, resolve_device(deployment.profile.encoder.device))
-    has = {"mobility": summed_degree(graph)[rows] > 0}
-    has |= {name: modality.mask for name, modality in own.modalities.items()}
+    everywhere = graph_among(open_graph(store.bundle("mobility_graph")), every)
+    degree = summed_degree(everywhere)
+    has_mobility = degree[np.searchsorted(every, cells)] > 0
+    beside = neighbour_edges(grid["lon"].to_numpy(), grid["lat"].to_numpy()).numpy()
+    known = every[np.isin(every, encoder.cells)]
+    graph, beside_known = graph_among(everywhere, known), edges_among(beside, _positions(known, every))
+    node = _positions(graph.cells, cells)
+    by_graph = node >= 0
+    options = encoder.student_options
+    if options is not None and options.replaces == "without_mobility":
+        among_known = degree if graph is everywhere else summed_degree(graph)
+        by_graph[by_graph] = among_known[node[by_graph]] > 0
+    if options is None and not by_graph.all():
+        raise _unknown(f"region {region}", cells[~by_graph])
+    vectors = np.zeros((len(cells), encoder.options.dimensions), dtype=np.float32)
+    if by_graph.any():
+        vectors[by_graph] = embed(encoder, graph, beside_known, node[by_graph], features_of, device)
+    if options is not None and not by_graph.all():
+        around = _within_rings(beside, np.searchsorted(every, cells[~by_graph]), max(options.rings, 1), len(every))
+        features = features_of(every[around])
+        _require_image_encoder(encoder, features)
+        rows = _positions(features.cells, cells[~by_graph])
+        beside = edges_among(beside, _positions(features.cells, every))
+        vectors[~by_graph] = student_vectors(encoder, features, beside, rows, device)
+    has = {"mobility": has_mobility} | {name: modality.mask for name, modality in own.modalities.items()}
     flags = {f"has_{name}": has[name] for name in ("mobility", "poi", "imagery", "census")}
     fingerprint = pa.array([encoder.fingerprint] * len(cells), pa.string())
-    table = pa.table({"cell": cells, "vector": vector_column(vectors), "encoder": fingerprint, **flags})
-    written = store.write(TableRef("embeddings", region), table)
+    source = pa.array(np.where(by_graph, "graph", "student"), pa.string())
+    columns = {"cell": cells, "vector": vector_column(vectors), "encoder": fingerprint, "source": source}
+    written = store.write(TableRef("embeddings", region), pa.table({**columns, **flags}))
     counts: dict[str, int | float | str] = {
         "cells": len(cells),
+        "cells_by_graph": int(by_graph.sum()),
+        "cells_by_student": int((~by_graph).sum()),
         **{f"cells_{name}": int(flag.sum()) for name, flag in flags.items()},
         "dimensions": vectors.shape[1],
         "mean_norm": round(float(np.linalg.norm(vectors, axis=1).mean()), 6) if len(cells) else 0.0,
@@ -162,6 +237,16 @@ def build_embeddings(deployment: "Deployment", region: str) -> "StepResult":
     title = f"Embeddings of {region}"
     pictures = {title: embedding_map(cells, vectors, title)} if len(cells) else {}
     return StepResult(written, counts, pictures)
+
+
+def _within_rings(beside: np.ndarray, nodes: np.ndarray, rings: int, count: int) -> np.ndarray:
+    """Nodes, of so many, within some steps over adjacent ones: ascending, these included."""
+    found = np.zeros(count, dtype=bool)
+    found[nodes] = True
+    source, target = beside
+    for _ in range(rings):
+        found[target[found[source]]] = True
+    return np.flatnonzero(found)
 
 
 def check_one_encoder(deployment: "Deployment", region: str) -> "CheckOutcome":

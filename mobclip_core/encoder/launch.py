@@ -126,7 +126,7 @@ def _work(member: Member, profile: "Profile", root: str, processes: int) -> None
 def main() -> None:
     """What torchrun starts: train the encoder of a profile together with the other processes."""
     from mobclip_core.deployment import Deployment
-    from mobclip_core.encoder.training import train_encoder
+    from mobclip_core.encoder.building import train_encoder
 
     deployment = Deployment.open(sys.argv[1])
     _run(train_encoder, deployment.profile, deployment.store.url, int(os.environ["WORLD_SIZE"]))

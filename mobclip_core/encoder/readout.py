@@ -31,7 +31,7 @@ _TRAINED_SCALE = 0.5
 
 @dataclass(frozen=True)
 class Readout:
-    """The linear map from features and trained vectors to the published ones.
+    """The linear map from features and trained vectors to the published ones: the sum of what both give.
 
     Args:
         features: Maps the features and presence of a cell, (D + M, d).
@@ -45,19 +45,21 @@ class Readout:
     offset: np.ndarray
     autocorrelation: np.ndarray
 
-    def vectors(self, values: np.ndarray, beside: np.ndarray, trained: np.ndarray) -> np.ndarray:
-        """Published vectors.
+    def of_features(self, values: np.ndarray, beside: np.ndarray) -> np.ndarray:
+        """What the features give to the published vectors.
 
         Args:
             values: `stacked` features, (n, D + M).
             beside: Mean of the same over the cells beside each, see `mean_beside`, (n, D + M).
-            trained: Trained vectors, (n, d).
 
         Returns:
             float32 (n, d).
         """
-        half = (values + beside) / np.float32(2)
-        return np.asarray(half @ self.features + trained @ self.trained + self.offset, dtype=np.float32)
+        return np.asarray((values + beside) / np.float32(2) @ self.features, dtype=np.float32)
+
+    def of_trained(self, trained: np.ndarray) -> np.ndarray:
+        """What trained vectors (n, d) give to the published ones: float32 (n, d)."""
+        return np.asarray(trained @ self.trained + self.offset, dtype=np.float32)
 
 
 def stacked(features: ModalityFeatures) -> np.ndarray:

@@ -1,37 +1,29 @@
 """Training of the encoder.
 
-Belongs here: the inputs of the training, the step that writes the `encoder` bundle. Does not belong here: the loop (see
-`trainer`), the modules and the losses, the files (see `checkpoint`), applying a trained encoder (see `embedding`).
+Belongs here: what goes into the training and what comes out of it. Does not belong here: the loop (see `trainer`), the
+modules and the losses, the step that writes the `encoder` bundle (see `building`), applying a trained encoder (see
+`embedding`).
 """
 
-import hashlib
-import json
-import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from mobclip_core.encoder import card
 from mobclip_core.encoder.checkpoint import TrainedEncoder
 from mobclip_core.encoder.device import deterministic, resolve_device
-from mobclip_core.encoder.features import ModalityFeatures, assemble_features, input_versions
-from mobclip_core.encoder.launch import train_together
+from mobclip_core.encoder.features import ModalityFeatures
 from mobclip_core.encoder.line import Graph
 from mobclip_core.encoder.modules import MobCLIP, Tensors
 from mobclip_core.encoder.progress import Checkpoints
 from mobclip_core.encoder.propagation import Adjacency, graph_adjacency, neighbour_edges
-from mobclip_core.encoder.ranks import Ranks, first_rank
+from mobclip_core.encoder.ranks import Ranks
 from mobclip_core.encoder.readout import fit_readout
 from mobclip_core.encoder.tracking import Scalars
 from mobclip_core.encoder.trainer import Trainer
 from mobclip_core.errors import ContractError
-from mobclip_core.store import TableRef
-from mobclip_core.vectors import matrix_of
 
 if TYPE_CHECKING:
-    from mobclip_core.deployment import Deployment, StepResult
     from mobclip_core.profile import EncoderConfig
 
 _ISOLATED_SCALE = 0.1
@@ -40,7 +32,7 @@ beside LINE's unit vectors."""
 
 _EDGES_OF_A_NODE = 16
 
-_NOT_OF_THE_MODEL = ("checkpoint_minutes", "launcher", "processes", "tensorboard")
+NOT_OF_THE_MODEL = ("checkpoint_minutes", "launcher", "processes", "tensorboard")
 """Options that say where and how, not what is trained."""
 
 
@@ -152,79 +144,10 @@ def train(
         state[f"statistics.{name}.mean"] = modality.statistics.mean
         state[f"statistics.{name}.scale"] = modality.statistics.scale
     described = {
-        "encoder": {name: value for name, value in vars(config).items() if name not in _NOT_OF_THE_MODEL},
+        "encoder": config.model_dump(mode="json", exclude=set(NOT_OF_THE_MODEL)),
         "widths": widths,
         "directed": directed,
         "image_encoder": features.image_encoder,
         "inputs": {},
     }
     return TrainedEncoder(state, cells, described, history, best)
-
-
-def train_encoder(deployment: "Deployment") -> None:
-    """Train the encoder on all regions and write the bundle `encoder`.
-
-    Several processes of one `torch.distributed` group call it together; the first one writes.
-
-    Raises:
-        MissingTableError: If a feature table, the graph or the node vectors are not there yet.
-        ContractError: If they are not about the same cells.
-    """
-    from mobclip_core.mobility.graph import open_graph
-
-    store, profile = deployment.store, deployment.profile
-    features = assemble_features(deployment)
-    graph = open_graph(store.bundle("mobility_graph"))
-    nodes = store.read(TableRef("node_embeddings"))
-    if not np.array_equal(nodes["cell"].to_numpy(), graph.cells):
-        raise ContractError("node_embeddings is not about the cells of mobility_graph; materialise it again")
-    inputs = input_versions(store, features.regions)
-    inputs |= {name: store.data_version(TableRef(name)) for name in ("mobility_graph", "node_embeddings")}
-    directed = profile.mobility.directed
-    options = profile.encoder.model_dump(mode="json", exclude=set(_NOT_OF_THE_MODEL))
-    key = hashlib.sha256(json.dumps([inputs, options, directed], sort_keys=True).encode()).hexdigest()
-    checkpoints = Checkpoints(store, key)
-    vectors = matrix_of(nodes["vector"])
-    trained = train(features, graph, vectors, profile.encoder, directed=directed, checkpoints=checkpoints)
-    counts = {
-        "cells": len(features),
-        **{f"cells_with_{name}": int(m.mask.sum()) for name, m in features.modalities.items()},
-        "edges_kept": int(np.sum(graph.keep)),
-    }
-    trained = replace(trained, config={**trained.config, "inputs": inputs, "counts": counts})
-    if first_rank():
-        with store.write_bundle("encoder", []) as directory:
-            trained.save(directory)
-            (directory / card.FILE).write_text(card.model_card(trained, profile))
-        checkpoints.clear()
-
-
-def build_encoder(deployment: "Deployment") -> "StepResult":
-    """Train the encoder, in as many processes as the profile says, and tell of it.
-
-    Raises:
-        MissingTableError: If a feature table, the graph or the node vectors are not there yet.
-        ContractError: If they are not about the same cells.
-        TrainingError: If one of several processes ends before its work is done.
-    """
-    from mobclip_core.deployment import StepResult
-    from mobclip_core.plots import loss_curves
-
-    started = time.perf_counter()
-    if deployment.profile.encoder.processes > 1:
-        train_together(train_encoder, deployment)
-    else:
-        train_encoder(deployment)
-    seconds = time.perf_counter() - started
-    trained = TrainedEncoder.load(deployment.store.bundle("encoder"))
-    counts: dict[str, int | float | str] = {
-        **trained.config["counts"],
-        "parameters": sum(value.size for value in trained.parameters.values()),
-        "epochs": len(trained.history["train"]),
-        "best_epoch": trained.best_epoch,
-        "validation_loss": round(trained.history["validation"][trained.best_epoch], 6),
-        "training_seconds": round(seconds, 1),
-        "fingerprint": trained.fingerprint,
-    }
-    pictures = {"Loss": loss_curves(trained.history, "Encoder: loss by epoch")}
-    return StepResult(deployment.store.written("encoder"), counts, pictures)

@@ -76,16 +76,8 @@ def build_geobench_scores(deployment: Deployment) -> StepResult:
     """
     labels = deployment.store.read(TableRef("geobench_labels"))
     representations = load_representations(deployment)
-    counts: dict[str, Count] = {}
-    sets = unit_sets(_enough_units(labels, deployment.profile, counts), representations.cells)
-    rows: list[dict[str, Any]] = []
-    for units in sets:
-        rows += _score_unit_set(units, representations, deployment.profile, counts)
-        log.info("scored %s: %d units", ", ".join(units.tasks), len(units.targets))
-    keys = list(GEOBENCH_SCORES.keys)
-    rows.sort(key=lambda row: tuple(row[key] for key in keys))
+    rows, counts = score(labels, representations, deployment.profile)
     table = pa.Table.from_pylist(rows, GEOBENCH_SCORES.schema())
-    counts |= {"tasks_scored": sum(len(units.tasks) for units in sets), "encoder": representations.encoder}
     written = deployment.store.write(TableRef("geobench_scores"), table)
     ridge = [row for method in METHOD_INPUTS for row in rows if (row["method"], row["probe"]) == (method, "ridge")]
     splits = sorted({row["split"] for row in ridge})
@@ -94,6 +86,30 @@ def build_geobench_scores(deployment: Deployment) -> StepResult:
     encoder = TrainedEncoder.load(deployment.store.bundle("encoder"))
     deployment.store.publish(card.FILE, card.model_card(encoder, deployment.profile, tables).encode())
     return StepResult(written, counts, pictures, tables)
+
+
+def score(
+    labels: pa.Table, representations: Representations, profile: Profile
+) -> tuple[list[dict[str, Any]], dict[str, Count]]:
+    """Rows of `geobench_scores` of some representations, sorted, and what was scored and what was not.
+
+    Args:
+        labels: Rows of `geobench_labels`.
+        representations: The matrices; their names are among `METHOD_INPUTS`.
+        profile: Tasks, probes, splits and seeds.
+
+    Raises:
+        ContractError: If labels refer to cells that are not among those of the representations.
+    """
+    counts: dict[str, Count] = {}
+    sets = unit_sets(_enough_units(labels, profile, counts), representations.cells)
+    rows: list[dict[str, Any]] = []
+    for units in sets:
+        rows += _score_unit_set(units, representations, profile, counts)
+        log.info("scored %s: %d units", ", ".join(units.tasks), len(units.targets))
+    rows.sort(key=lambda row: tuple(row[key] for key in GEOBENCH_SCORES.keys))
+    counts |= {"tasks_scored": sum(len(units.tasks) for units in sets), "encoder": representations.encoder}
+    return rows, counts
 
 
 def _enough_units(labels: pa.Table, profile: Profile, counts: dict[str, Count]) -> pa.Table:
@@ -159,14 +175,14 @@ def _score_unit_set(
             counts[f"{task}_spatial_skipped_one_block"] = len(units.targets)
         log.warning("no spatial split for %s: all units lie in one block", ", ".join(units.tasks))
 
-    def score(method: str) -> list[dict[str, Any]]:
+    def rows_of(method: str) -> list[dict[str, Any]]:
         X = units.weights @ representations.matrices[method]
         return list(_method_scores(method, np.asarray(X), units, splits, profile, representations.encoder))
 
     # a thread a method, each on one core: the wide matrices first, so that they do not end alone
     methods = sorted(representations.matrices, key=lambda name: -representations.matrices[name].shape[1])
     with threadpool_limits(1), ThreadPoolExecutor(cpu_count()) as pool:
-        return [row for rows in pool.map(score, methods) for row in rows]
+        return [row for rows in pool.map(rows_of, methods) for row in rows]
 
 
 def _splits(units: UnitSet, evaluation: EvaluationConfig) -> Iterator[_Scored]:

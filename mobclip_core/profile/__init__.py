@@ -18,6 +18,7 @@ from mobclip_core.profile.learning import (
     PointLabel,
     PopulationLabel,
     RasterLabel,
+    StudentConfig,
     TaskConfig,
     ZoneLabel,
 )
@@ -90,6 +91,7 @@ __all__ = [
     "RegionMembers",
     "RegionsConfig",
     "SentenceTransformerConfig",
+    "StudentConfig",
     "TaskConfig",
     "TextEncoderConfig",
     "TimmConfig",

@@ -35,6 +35,40 @@ class LineConfig(Settings):
     seed: int = 0
 
 
+class StudentConfig(Settings):
+    """The student: from a cell's features to the encoder's vector, for cells without a place in the graph.
+
+    Args:
+        replaces: Which cells get the student's vector: those `unknown` to the encoder, or all `without_mobility`.
+        rings: Steps over adjacent cells whose mean features the student sees beside the cell's own; 0: its own alone.
+        coordinates: Whether the student sees where the cell lies.
+        hidden: Width.
+        layers: Residual blocks.
+        dropout: Dropout of the hidden layers.
+        modality_dropout: Probability that an input (a modality of the cell, or of a ring) is hidden in a step.
+        coordinates_dropout: The same for the coordinates.
+        cosine_weight: Weight of the cosine distance beside the squared error.
+        batch_size: Cells a step.
+        learning_rate: AdamW, falling to zero along a cosine.
+        weight_decay: AdamW, on matrices only.
+        epochs: Epochs; the parameters kept are those of the lowest loss on the encoder's validation blocks.
+    """
+
+    replaces: Literal["unknown", "without_mobility"] = "unknown"
+    rings: Annotated[int, Field(ge=0)] = 2
+    coordinates: bool = False
+    hidden: Annotated[int, Field(ge=1)] = 256
+    layers: Annotated[int, Field(ge=0)] = 2
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    coordinates_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    cosine_weight: Annotated[float, Field(ge=0)] = 1.0
+    batch_size: Annotated[int, Field(ge=1)] = 512
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    epochs: Annotated[int, Field(ge=1)] = 40
+
+
 class EncoderConfig(Settings):
     """The encoder and its training. Defaults are the paper's (arXiv 2506.01297, section 4).
 
@@ -64,6 +98,9 @@ class EncoderConfig(Settings):
         patience: Epochs without a better validation loss before training stops.
         validation_fraction: Fraction of spatial blocks held out of the loss for early stopping.
         validation_block_resolution: H3 resolution of those blocks.
+        student: The student trained beside the encoder; without one, cells that the encoder does not know are an error.
+        align_to_previous: Rotate the vectors towards those of the encoder that this one replaces. They then depend on
+            it: the same inputs in an empty lake give other axes.
         checkpoint_minutes: Time between two checkpoints that an interrupted training goes on from; 0: after every step.
         seed: Seed.
         device: `auto`, `cpu` or `cuda`.
@@ -100,6 +137,8 @@ class EncoderConfig(Settings):
     patience: Annotated[int, Field(ge=1)] = 10
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     validation_block_resolution: Annotated[int, Field(ge=0, le=15)] = 3
+    student: StudentConfig | None = StudentConfig()
+    align_to_previous: bool = False
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 5
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"

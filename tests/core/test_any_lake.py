@@ -9,9 +9,9 @@ from mobclip_core.catalog import country_map, write_catalog
 from mobclip_core.census import build_census_features
 from mobclip_core.demo.config import TINY
 from mobclip_core.deployment import Deployment
+from mobclip_core.encoder.building import build_encoder
 from mobclip_core.encoder.embedding import build_embeddings
 from mobclip_core.encoder.line import build_node_embeddings
-from mobclip_core.encoder.training import build_encoder
 from mobclip_core.evaluation.labels import build_geobench_labels
 from mobclip_core.evaluation.scores import build_geobench_scores
 from mobclip_core.grid import build_grid_cells, build_regions

@@ -12,9 +12,9 @@ from mobclip_core.census import build_census_features, check_census_totals
 from mobclip_core.demo.config import TINY
 from mobclip_core.demo.generate import generate_demo
 from mobclip_core.deployment import Deployment, StepResult
+from mobclip_core.encoder.building import build_encoder
 from mobclip_core.encoder.embedding import build_embeddings, check_one_encoder
 from mobclip_core.encoder.line import build_node_embeddings
-from mobclip_core.encoder.training import build_encoder
 from mobclip_core.evaluation.labels import build_geobench_labels
 from mobclip_core.evaluation.scores import build_geobench_scores
 from mobclip_core.grid import build_grid_cells, build_regions

@@ -13,6 +13,7 @@ def table(rows):
             "cell": cells,
             "vector": vector_column(np.ones((rows, 8), dtype=np.float32) / 3),
             "encoder": pa.array(["a" * 64] * rows, pa.string()),
+            "source": pa.array(["graph"] * rows, pa.string()),
             **{f"has_{name}": np.ones(rows, dtype=bool) for name in ("mobility", "poi", "imagery", "census")},
         }
     )
@@ -22,9 +23,10 @@ def test_first_rows_are_short_and_cells_hexadecimal(tmp_path):
     store, ref = Store(str(tmp_path)), TableRef("embeddings", "r")
     store.write(ref, table(9))
     lines = first_rows(store, ref, rows=2).splitlines()
-    assert lines[0] == "| cell | vector | encoder | has_mobility | has_poi | has_imagery | has_census |"
+    assert lines[0] == "| cell | vector | encoder | source | has_mobility | has_poi | has_imagery | has_census |"
     assert len(lines) == 4
-    assert lines[2].startswith("| 861a5064fffffff | [0.33333, 0.33333, 0.33333, ... 8] | aaaaaaaaaaaa... | True |")
+    vector = "[0.33333, 0.33333, 0.33333, ... 8]"
+    assert lines[2].startswith(f"| 861a5064fffffff | {vector} | aaaaaaaaaaaa... | graph | True |")
 
 
 def test_an_empty_table_has_a_header_only(tmp_path):

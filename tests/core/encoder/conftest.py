@@ -4,39 +4,23 @@ import numpy as np
 import pytest
 
 from mobclip_core.encoder.features import Modality, ModalityFeatures, standardise, statistics_of
+from mobclip_core.encoder.propagation import neighbour_edges
+from mobclip_core.profile import EncoderConfig
 
 DEFAULTS = {
     "dimensions": 8,
-    "layers": 2,
-    "feature_fusion": False,
-    "fusion_hidden": None,
-    "spatial_edges_weight": 0.0,
-    "contrastive_weight": 1.0,
-    "reconstruction_weight": 0.0,
-    "modality_dropout": 0.0,
-    "factors": 0,
-    "normalise_output": False,
     "demographics_hidden": 6,
-    "temperatures": {"poi": 0.5, "census": 0.7, "imagery": 0.2},
-    "learned_temperatures": False,
-    "contrast": "info_nce",
-    "modality_weights": {},
-    "negatives_apart": None,
-    "precision": "float32",
     "batch_size": 1000,
     "learning_rate": 1e-2,
-    "weight_decay": 1e-3,
     "max_epochs": 5,
-    "patience": 10,
     "validation_fraction": 0.25,
-    "validation_block_resolution": 3,
-    "checkpoint_minutes": 5,
-    "seed": 0,
     "device": "cpu",
-    "processes": 1,
-    "launcher": "local",
-    "tensorboard": None,
+    "student": None,
 }
+
+
+def encoder_options(**changes):
+    return EncoderConfig(**{**DEFAULTS, **changes})
 
 
 def make_cells(n, blocks=4):
@@ -85,6 +69,11 @@ def make_features(cells, seed=0, empty=()):
     return ModalityFeatures(cells, np.zeros(n, np.int32), ("a",), lon, lat, modalities, "image-encoder")
 
 
+def beside(features):
+    """Edges between adjacent cells, (2, E)."""
+    return neighbour_edges(features.lon, features.lat).numpy()
+
+
 def permuted(features, graph, order):
     """The same cells in another node order: new node k is old node order[k]."""
     modalities = {
@@ -103,7 +92,7 @@ def permuted(features, graph, order):
 
 @pytest.fixture
 def options():
-    return lambda **changes: SimpleNamespace(**{**DEFAULTS, **changes})
+    return encoder_options
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from mobclip_core.encoder.trainer import Progress
 from mobclip_core.encoder.training import train
 from mobclip_core.store import Store
 
-from .conftest import make_cells, make_features, make_graph, random_edges
+from .conftest import encoder_options, make_cells, make_features, make_graph, random_edges
 from .test_training import FULL, vectors
 
 OPTIONS = {**FULL, "modality_dropout": 0.3, "batch_size": 9, "max_epochs": 4, "checkpoint_minutes": 0}
@@ -119,11 +119,7 @@ def _killed_while_it_writes(root, number):
 
 
 def _options():
-    from types import SimpleNamespace
-
-    from .conftest import DEFAULTS
-
-    return SimpleNamespace(**{**DEFAULTS, **OPTIONS})
+    return encoder_options(**OPTIONS)
 
 
 @pytest.mark.slow

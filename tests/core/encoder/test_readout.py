@@ -33,7 +33,7 @@ def world(rows=12, columns=15, seed=0):
 
 def published(readout, features, edges, trained):
     values = stacked(features)
-    return readout.vectors(values, mean_beside(edges, len(values)) @ values, trained)
+    return readout.of_features(values, mean_beside(edges, len(values)) @ values) + readout.of_trained(trained)
 
 
 def explained(vectors, target):

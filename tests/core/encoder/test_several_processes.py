@@ -4,7 +4,6 @@ import json
 import os
 import signal
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from mobclip_core.encoder.training import train
 from mobclip_core.errors import TrainingError
 from tests import lake as lakes
 
-from .conftest import DEFAULTS, make_cells, make_features, make_graph, random_edges
+from .conftest import encoder_options, make_cells, make_features, make_graph, random_edges
 from .test_training import FULL, vectors
 
 pytestmark = pytest.mark.slow
@@ -33,7 +32,7 @@ KINDS = {
 def trained(kind, checkpoints=None):
     cells = make_cells(40)
     graph = make_graph(cells, random_edges(40, 200, isolated=[39]))
-    config = SimpleNamespace(**{**DEFAULTS, **KINDS[kind]})
+    config = encoder_options(**KINDS[kind])
     return train(make_features(cells), graph, vectors(40, [39]), config, checkpoints=checkpoints)
 
 

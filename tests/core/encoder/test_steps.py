@@ -4,17 +4,18 @@ import json
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 pytest.importorskip("pydantic")
 pytest.importorskip("matplotlib")
 
 from mobclip_core.deployment import Deployment
+from mobclip_core.encoder.building import build_encoder
 from mobclip_core.encoder.checkpoint import TrainedEncoder
 from mobclip_core.encoder.embedding import build_embeddings, check_one_encoder
 from mobclip_core.encoder.features import assemble_features
 from mobclip_core.encoder.line import build_node_embeddings
-from mobclip_core.encoder.training import build_encoder
 from mobclip_core.errors import ContractError, FingerprintError, MissingTableError
 from mobclip_core.profile import Profile
 from mobclip_core.store import Store, TableRef
@@ -31,6 +32,8 @@ FUSED = {
 }
 CELLS = make_cells(30)
 REGION_OF = np.where(np.arange(30) % 3 == 0, "b", "a")
+WITH_NEW = np.sort(np.append(CELLS[REGION_OF == "b"], CELLS[-1] + np.uint64(1 << 27)))
+STUDENT = {"epochs": 3, "hidden": 16, "layers": 1}
 
 
 def make_profile(**encoder):
@@ -49,7 +52,8 @@ def make_profile(**encoder):
             "poi": {"categories": ["food", "shop"]},
             "imagery": {"file": "i.tif"},
             "line": {"dimensions": 8, "samples_per_edge": 50, "batch_size": 32},
-            "encoder": {"dimensions": 8, "max_epochs": 3, "device": "cpu", "learning_rate": 0.01, **encoder},
+            "encoder": {"dimensions": 8, "max_epochs": 3, "device": "cpu", "learning_rate": 0.01, "student": STUDENT}
+            | encoder,
         }
     )
 
@@ -275,12 +279,11 @@ def test_check_finds_embeddings_of_an_older_encoder(open_lake):
     assert check_one_encoder(deployment, "b").passed
 
 
-def test_new_cells_ask_for_retraining(open_lake):
-    deployment = open_lake()
+def test_new_cells_ask_for_retraining_where_there_is_no_student(open_lake):
+    deployment = open_lake(student=None)
     run_all(deployment)
-    more = np.sort(np.append(CELLS[REGION_OF == "b"], CELLS[-1] + np.uint64(1 << 27)))
-    write_region(deployment.store, "b", more)
-    with pytest.raises(MissingTableError, match=r"region b has 1 cells .*retrain"):
+    write_region(deployment.store, "b", WITH_NEW)
+    with pytest.raises(MissingTableError, match=r"region b has 1 cells .*encoder.student.*retrain"):
         build_embeddings(deployment, "b")
 
 
@@ -301,3 +304,116 @@ def test_steps_need_their_upstream(tmp_path):
     ):
         with pytest.raises(MissingTableError, match=name):
             step(deployment)
+
+
+def sources(store, region):
+    table = store.read(TableRef("embeddings", region))
+    return dict(zip(table["cell"].to_pylist(), table["source"].to_pylist(), strict=True))
+
+
+@pytest.mark.parametrize("replaces", ["unknown", "without_mobility"])
+def test_the_table_says_whose_vector_it_is(open_lake, replaces):
+    deployment = open_lake(**FUSED, student={**STUDENT, "replaces": replaces})
+    results = run_all(deployment)
+    isolated = int(CELLS[29])
+    whose = sources(deployment.store, "a") | sources(deployment.store, "b")
+    assert whose.pop(isolated) == ("student" if replaces == "without_mobility" else "graph")
+    assert set(whose.values()) == {"graph"}
+    by_student = sum(result.counts["cells_by_student"] for result in results[2:])
+    assert by_student == (replaces == "without_mobility")
+    assert np.isfinite(results[1].counts["student_validation_loss"])
+    assert "Loss of the student" in results[1].pictures
+
+
+@pytest.mark.parametrize("encoder", [{}, FUSED])
+def test_new_cells_get_vectors_and_change_no_others(open_lake, encoder):
+    deployment = open_lake(**encoder)
+    run_all(deployment)
+    store = deployment.store
+    before = {region: store.read(TableRef("embeddings", region)) for region in ("a", "b")}
+    write_region(store, "b", WITH_NEW)
+    edges = [*random_edges(30, 150, isolated=[29]), (0, 30, 9.0), (30, 1, 9.0)]
+    # with and without the new cell in the graph, which has mobility to cells that the encoder knows
+    for graph in (None, make_graph(np.sort(np.append(CELLS, WITH_NEW[-1])), edges)):
+        if graph is not None:
+            write_graph(store, graph)
+        result = build_embeddings(deployment, "b")
+        assert result.counts["cells_by_student"] == 1 + (29 in np.flatnonzero(REGION_OF == "b"))
+        found = store.read(TableRef("embeddings", "b"))
+        assert sources(store, "b")[int(WITH_NEW[-1])] == "student"
+        assert found["has_mobility"].to_pylist()[-1] == (graph is not None)
+        assert np.isfinite(matrix_of(found["vector"])).all()
+        assert found["encoder"].unique().to_pylist() == before["b"]["encoder"].unique().to_pylist()
+        build_embeddings(deployment, "a")
+        if not encoder:  # the features of b are drawn anew: fused ones reach the neighbours, as the student's rings do
+            of_graph = pc.equal(before["a"]["source"], "graph")
+            assert store.read(TableRef("embeddings", "a")).filter(of_graph).equals(before["a"].filter(of_graph))
+            assert found.slice(0, 10)["vector"].to_pylist() == before["b"]["vector"].to_pylist()
+
+
+def test_a_new_region_gets_vectors_with_the_encoder_frozen(open_lake):
+    deployment = open_lake(**FUSED)
+    store = deployment.store
+    write_region(store, "b", CELLS[:0])
+    inside = np.flatnonzero(REGION_OF == "a")
+    write_graph(store, make_graph(CELLS[inside], random_edges(20, 80)))
+    run_all(deployment)
+    before = store.read(TableRef("embeddings", "a"))
+    write_region(store, "b", CELLS[REGION_OF == "b"])
+    result = build_embeddings(deployment, "b")
+    assert result.counts["cells_by_student"] == 10
+    build_embeddings(deployment, "a")
+    assert store.read(TableRef("embeddings", "a")).equals(before)
+    assert check_one_encoder(deployment, "b").passed
+
+
+def test_cells_that_are_gone_leave_the_others(open_lake):
+    deployment = open_lake(**FUSED)
+    run_all(deployment)
+    fewer = CELLS[REGION_OF == "b"][:-1]
+    write_region(deployment.store, "b", fewer)
+    build_embeddings(deployment, "b")
+    assert deployment.store.read(TableRef("embeddings", "b"))["cell"].to_pylist() == fewer.tolist()
+
+
+def test_student_refuses_another_image_encoder(open_lake):
+    deployment = open_lake()
+    run_all(deployment)
+    write_region(deployment.store, "a", CELLS[REGION_OF == "a"], image_encoder="f2")
+    write_region(deployment.store, "b", WITH_NEW, image_encoder="f2")
+    with pytest.raises(FingerprintError, match="retrain"):
+        build_embeddings(deployment, "b")
+
+
+def test_a_retrained_encoder_is_compared_with_the_one_before(open_lake):
+    deployment = open_lake(**FUSED)
+    first = run_all(deployment)[1]
+    assert first.counts["alignment"].startswith("none")
+    before = matrix_of(deployment.store.read(TableRef("embeddings", "a"))["vector"])
+    again = run_all(deployment)
+    assert again[1].counts["alignment"] == "measured, not applied"
+    assert again[1].counts["alignment_residual_before"] == 0
+    other = Deployment(make_profile(**FUSED, seed=1, align_to_previous=True), deployment.store)
+    retrained = build_encoder(other)
+    assert retrained.counts["alignment"] == "applied"
+    assert retrained.counts["alignment_cells"] == 30
+    assert 0 < retrained.counts["alignment_residual"] < retrained.counts["alignment_residual_before"]
+    assert retrained.counts["alignment_cosine"] > retrained.counts["alignment_cosine_before"]
+    build_embeddings(other, "a")
+    build_embeddings(other, "b")
+    turned = matrix_of(deployment.store.read(TableRef("embeddings", "a"))["vector"])
+    encoder = TrainedEncoder.load(deployment.store.bundle("encoder"))
+    rotation = encoder.tensors["alignment"]
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(8), atol=1e-5)
+    assert np.linalg.norm(turned - before) < np.linalg.norm(turned @ rotation.T - before)
+    # the same inputs once more keep the rotation, to the bit
+    assert build_encoder(other).written.data_version == retrained.written.data_version
+
+
+def test_nothing_to_align_to(open_lake):
+    deployment = open_lake(align_to_previous=True)
+    build_node_embeddings(deployment)
+    build_encoder(deployment)
+    # there is an encoder, of which no vectors were made
+    assert build_encoder(deployment).counts["alignment"].startswith("none: no vectors")
+    assert "alignment" not in TrainedEncoder.load(deployment.store.bundle("encoder")).tensors

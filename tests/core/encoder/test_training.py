@@ -14,7 +14,7 @@ from mobclip_core.encoder.trainer import optimiser_of, validation_mask
 from mobclip_core.encoder.training import initial_table, train
 from mobclip_core.errors import ContractError, FingerprintError, MissingTableError, ProfileError
 
-from .conftest import make_cells, make_features, make_graph, permuted, random_edges
+from .conftest import beside, make_cells, make_features, make_graph, permuted, random_edges
 
 FULL = {
     "factors": 5,
@@ -73,7 +73,7 @@ def test_renumbering_permutes_the_embeddings_and_nothing_else(options, world, ch
 
 
 def embed_all(trained, graph, features):
-    return embed(trained, graph, (features.lon, features.lat), np.arange(len(features)), lambda _: features)
+    return embed(trained, graph, beside(features), np.arange(len(features)), lambda _: features)
 
 
 def in_float32(trained):
@@ -103,7 +103,7 @@ def test_some_nodes_need_those_within_reach_only(options, world, layers, factors
         asked.append(set(cells.tolist()))
         return features
 
-    found = embed(trained, graph, (features.lon, features.lat), nodes, features_of)
+    found = embed(trained, graph, beside(features), nodes, features_of)
     np.testing.assert_allclose(found, embed_all(trained, graph, features)[nodes], atol=1e-6)
     [cells] = asked
     assert set(graph.cells[nodes].tolist()) <= cells
@@ -116,7 +116,7 @@ def test_some_nodes_need_those_within_reach_only(options, world, layers, factors
         for k, m in features.modalities.items()
     }
     blind = replace(features, modalities=values)
-    assert np.array_equal(embed(trained, graph, (features.lon, features.lat), nodes, lambda _: blind), found)
+    assert np.array_equal(embed(trained, graph, beside(features), nodes, lambda _: blind), found)
 
 
 def test_early_stopping_restores_the_best_epoch(options, world):
@@ -245,7 +245,7 @@ def test_paper_encoder_embeds_without_features(options, world):
     def never(cells):
         raise AssertionError(f"features of {cells} were read")
 
-    z = embed(trained, graph, (features.lon, features.lat), np.arange(40), never)
+    z = embed(trained, graph, beside(features), np.arange(40), never)
     assert z.dtype == np.float32
     assert np.array_equal(z, embed_all(trained, graph, features))
     assert np.array_equal(z[39], trained.tensors["node_table"][39])
@@ -263,9 +263,9 @@ def test_embed_refuses_what_it_was_not_trained_for(options, world):
     assert trained.reads_features
     with pytest.raises(FingerprintError, match="retrain"):
         embed_all(trained, graph, replace(features, image_encoder="another"))
-    fewer = make_cells(30)
-    with pytest.raises(MissingTableError, match=r"gone.*retrain"):
-        embed_all(trained, make_graph(fewer, random_edges(30, 90)), make_features(fewer))
+    others = make_cells(50)
+    with pytest.raises(MissingTableError, match=r"not trained on.*retrain"):
+        embed_all(trained, make_graph(others, random_edges(50, 90)), make_features(others))
 
 
 def test_devices():

@@ -89,7 +89,9 @@ def world(tmp_path):
 
     def embed(vector, encoder):
         flags = {f"has_{name}": np.ones(len(cells), dtype=bool) for name in ("mobility", "poi", "imagery", "census")}
-        write("embeddings", cell=cells, vector=vector, encoder=np.full(len(cells), encoder, dtype=object), **flags)
+        names = {"encoder": encoder, "source": "graph"}
+        texts = {name: np.full(len(cells), value, dtype=object) for name, value in names.items()}
+        write("embeddings", cell=cells, vector=vector, **texts, **flags)
         return vector
 
     def label(tasks):
