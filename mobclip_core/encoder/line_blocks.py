@@ -1,23 +1,26 @@
 """LINE on the CPU: stochastic gradient descent in blocks that share no node, so that threads share no row.
 
 Belongs here: drawing samples, sorting them into blocks, the order in which blocks are visited, the compiled loop over
-samples. Does not belong here: the objective and the choice of device (see `line`).
+pairs. Does not belong here: the objective and the choice of device (see `line`).
 
-In every pass the nodes are dealt at random into P parts, and the pass's samples are sorted into blocks by the parts of
-their two ends. The blocks of one round share neither a source part nor a target part, and are worked on in parallel, as
-Zhu et al. 2019 (GraphVite, section 3.2, https://arxiv.org/abs/1903.00757) and Lerer et al. 2019 (PyTorch-BigGraph,
-section 4, https://arxiv.org/abs/1903.12287) do. Noise nodes come from the block's target part, in proportion to
-degree^0.75 within it; as the parts are dealt anew in every pass, any node may be noise for any other, about as often
-as under the paper's distribution. (Parts that stay would show in the vectors: link prediction suffers.) What is drawn
-depends on the seed, the pass and the block alone: the result is the same to the last bit on any number of threads.
+A sample is an edge and its noise nodes: pairs of nodes, the first to be drawn together, the others apart. In every turn
+the nodes are dealt at random into P parts, and the pairs of about as many samples as there are nodes are sorted into
+blocks by the parts of their two ends. The blocks of one round share neither a source part nor a target part, and are
+worked on in parallel, as Zhu et al. 2019 (GraphVite, section 3.2, https://arxiv.org/abs/1903.00757) and Lerer et al.
+2019 (PyTorch-BigGraph, section 4, https://arxiv.org/abs/1903.12287) do. Two things differ from these, for link
+prediction suffers from either. Noise comes from all nodes, as in the paper, not from the part of the true target: of
+the first order a node must meet itself as noise, or frequent nodes grow long. And a turn is short: what a node meets in
+one block it should not meet many times before it meets the others.
 
-A block's rows stay in the cache while it is worked on: on a large graph LINE waits for memory, not for arithmetic.
-Memory beside the tables: 16 bytes a sample of one pass. Edges are read from front to back, and may lie in a file.
+What is drawn depends on the seed, the pass, the turn and the place among its samples alone: the result is the same to
+the last bit on any number of threads. Memory beside the tables: 8 bytes a sample of one pass, 12 (1 + K) a sample of
+one turn. Edges are read from front to back, and may lie in a file.
 """
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,9 +33,12 @@ if TYPE_CHECKING:
 BYTES_OF_A_PART = 1 << 19
 """Of either table; both parts of a block fit in the second-level cache of a core."""
 
-_MOST_PARTS = 64
+_MOST_PARTS = 16
+"""As many threads have work at a time, half as many by the first order."""
 _SAMPLES_OF_A_BLOCK = 400
 """Fewer would not pay for the rows that they bring into the cache."""
+_CHUNK = 1 << 15
+"""Samples whose noise one thread draws at a time."""
 _SLOTS = 1 << 11
 _BOUND = 8.0
 """Logits beyond this count as this: the slope is below 0.0004 there."""
@@ -40,74 +46,123 @@ _SIGMOID = (1 / (1 + np.exp(-np.linspace(-_BOUND, _BOUND, _SLOTS + 1)))).astype(
 
 
 @dataclass(frozen=True)
-class Pass:
-    """The samples of one pass, sorted into blocks.
-
-    Args:
-        starts: First sample of each block (source part times P + target part), and their number, int64 (P * P + 1,).
-        source: Node of each sample, int32 (samples,).
-        target: int32 (samples,).
-        nodes: Nodes of each part, one part after the other, int32 (N,).
-        bounds: First place of each part in `nodes`, and N, int64 (P + 1,).
-        noise: Running sums of the noise weight within each part, float64 (N,).
-        guide: Where in `noise` a search may start, int32 (N,).
-    """
-
-    starts: np.ndarray
-    source: np.ndarray
-    target: np.ndarray
-    nodes: np.ndarray
-    bounds: np.ndarray
-    noise: np.ndarray
-    guide: np.ndarray
-
-    @property
-    def parts(self) -> int:
-        """P."""
-        return len(self.bounds) - 1
-
-
-def deal(
-    indptr: np.ndarray,
-    indices: np.ndarray,
-    weight: np.ndarray,
-    noise: np.ndarray,
-    *,
-    total: float,
-    samples: int,
-    parts: int,
-    random: np.random.Generator,
-) -> Pass:
-    """Draw the samples of a pass and deal nodes and samples into parts and blocks.
-
-    One sample for each of so many equal stretches of the edges' running weight: every edge has its share, rounded up or
-    down by chance, and there is no alias table to build or to keep.
+class Edges:
+    """What samples are drawn from.
 
     Args:
         indptr: CSR row pointers, int64 (N + 1,).
         indices: Targets, int32 (E,); may be a memory map.
         weight: float32 (E,); may be a memory map.
-        noise: degree^0.75 of each node, float64 (N,).
-        total: Sum of `weight`.
-        samples: Samples of the pass.
+        total: Its sum.
+        noise: Running sums of how often each node is noise, float64 (N,).
+        guide: Where in `noise` a search may start, int32 (N,).
+    """
+
+    indptr: np.ndarray
+    indices: np.ndarray
+    weight: np.ndarray
+    total: float
+    noise: np.ndarray
+    guide: np.ndarray
+
+    @classmethod
+    def of(cls, graph: "Graph", noise: np.ndarray) -> "Edges":
+        """Those of a graph, with the noise weight of each node, float64 (N,)."""
+        sums = np.cumsum(noise)
+        shares = sums[-1] * np.arange(len(sums)) / len(sums)
+        guide = np.minimum(np.searchsorted(sums, shares, side="right"), len(sums) - 1).astype(np.int32)
+        total = float(np.sum(graph.weight, dtype=np.float64))
+        return cls(np.asarray(graph.indptr), graph.indices, graph.weight, total, sums, guide)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The pairs of one turn, sorted into blocks.
+
+    Args:
+        starts: First pair of each block (source part times P + target part), and their number, int64 (P * P + 1,).
+        source: Source node of each pair, int32 (pairs,).
+        target: Target node; its complement `~target` where the pair is noise, int32 (pairs,).
+        parts: P.
+    """
+
+    starts: np.ndarray
+    source: np.ndarray
+    target: np.ndarray
+    parts: int
+
+
+def draw(edges: Edges, samples: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of the edges of a pass, in random order.
+
+    One sample for each of so many equal stretches of the edges' running weight: every edge has its share, rounded up or
+    down by chance, and there is no alias table to build or to keep.
+
+    Args:
+        edges: What to draw from.
+        samples: How many.
+        random: Draws them.
+
+    Returns:
+        Sources and targets, int32 (samples,).
+    """
+    source, target = np.empty((2, samples), dtype=np.int32)
+    keys = random.integers(0, 1 << 63, 2).astype(np.uint64)
+    draw_samples(edges.indptr, edges.indices, edges.weight, edges.total, source, target, keys[0])
+    # in the order of the edges many pairs in a row would pull at one node
+    shuffle(source, target, keys[1])
+    return source, target
+
+
+def deal(
+    edges: Edges,
+    source: np.ndarray,
+    target: np.ndarray,
+    *,
+    negatives: int,
+    parts: int,
+    random: np.random.Generator,
+    pool: ThreadPoolExecutor,
+) -> Turn:
+    """Draw the noise of some samples, and deal nodes into parts and pairs into blocks.
+
+    Args:
+        edges: What noise is drawn from.
+        source: Source nodes of the samples, int32 (samples,).
+        target: Target nodes, int32 (samples,).
+        negatives: K.
         parts: P.
         random: Draws all of it.
+        pool: Threads; how many changes nothing.
     """
-    n = len(indptr) - 1
-    nodes = random.permutation(n).astype(np.int32)
-    bounds = n * np.arange(parts + 1, dtype=np.int64) // parts
+    n, samples = len(edges.noise), len(source)
     part = np.empty(n, dtype=np.int32)
-    part[nodes] = np.repeat(np.arange(parts, dtype=np.int32), np.diff(bounds))
-    source, target = np.empty((2, samples), dtype=np.int32)
-    draw_samples(indptr, indices, weight, total, source, target, np.uint64(random.integers(0, 1 << 63)))
-    starts, source, target = sort_into_blocks(source, target, part, parts)
-    sums, guide = np.empty(n), np.zeros(n, dtype=np.int32)
-    fill_noise(noise, nodes, bounds, sums, guide)
-    return Pass(starts, source, target, nodes, bounds, sums, guide)
+    part[random.permutation(n)] = np.arange(n, dtype=np.int64) * parts // n
+    keys = random.integers(0, 1 << 63, -(-samples // _CHUNK)).astype(np.uint64)
+    chunks = [slice(start, start + _CHUNK) for start in range(0, samples, _CHUNK)]
+    others = np.empty((samples, 1 + negatives), dtype=np.int32)
+    counts = np.zeros((len(chunks), parts * parts), dtype=np.int64)
+
+    def fill(number: int) -> None:
+        rows = chunks[number]
+        ends = (source[rows], target[rows], others[rows])
+        draw_noise(*ends, edges.noise, edges.guide, part, parts, counts[number], keys[number])
+
+    list(pool.map(fill, range(len(chunks))))
+    starts = np.concatenate([[0], np.cumsum(counts.sum(axis=0))])
+    places = starts[:-1] + np.cumsum(counts, axis=0) - counts
+    sorted_source, sorted_target = np.empty((2, others.size), dtype=np.int32)
+
+    def place(number: int) -> None:
+        rows = chunks[number]
+        sort_into_blocks(source[rows], others[rows], part, parts, places[number], sorted_source, sorted_target)
+
+    list(pool.map(place, range(len(chunks))))
+    return Turn(starts, sorted_source, sorted_target, parts)
 
 
 def parts_of(nodes: int, dimensions: int, samples: int) -> int:
-    """How many parts to deal the nodes into: a power of two, decided by the sizes of tables and pass alone."""
+    """How many parts to deal the nodes into: a power of two, decided by the sizes of tables and turn alone."""
     by_cache = nodes * dimensions * 4 / BYTES_OF_A_PART
     by_samples = np.sqrt(samples / _SAMPLES_OF_A_BLOCK)
     return int(2 ** np.floor(np.log2(np.clip(min(by_cache, by_samples), 1, _MOST_PARTS))))
@@ -147,20 +202,6 @@ def _uniform(state: Any) -> Any:
     return np.float64(z >> np.uint64(11)) * (1.0 / 9007199254740992.0), state
 
 
-@njit(inline="always")
-def draw_noise(noise: Any, guide: Any, u: Any) -> Any:
-    """The node whose stretch of the running sums `u` (in [0, 1)) falls into, found in constant time on average.
-
-    Source: Chen and Asau 1974, the guide table method; exact, and half the memory of an alias table.
-    """
-    last = len(noise) - 1
-    drawn = guide[int(u * len(noise))]
-    wanted = u * noise[last]
-    while noise[drawn] <= wanted and drawn < last:
-        drawn += 1
-    return drawn
-
-
 @njit(nogil=True, cache=True)
 def draw_samples(indptr: Any, indices: Any, weight: Any, total: Any, source: Any, target: Any, key: Any) -> None:
     """Fill `source` and `target` with the ends of edges drawn by weight, in the order of the edges."""
@@ -179,119 +220,94 @@ def draw_samples(indptr: Any, indices: Any, weight: Any, total: Any, source: Any
 
 
 @njit(nogil=True, cache=True)
-def sort_into_blocks(source: Any, target: Any, part: Any, parts: Any) -> Any:
-    """Starts of the blocks, and the samples sorted by block; within one they keep their order."""
-    starts = np.zeros(parts * parts + 1, dtype=np.int64)
-    for k in range(len(source)):
-        starts[part[source[k]] * parts + part[target[k]] + 1] += 1
-    for block in range(parts * parts):
-        starts[block + 1] += starts[block]
-    place = starts[:-1].copy()
-    sorted_source, sorted_target = np.empty_like(source), np.empty_like(target)
-    for k in range(len(source)):
-        block = part[source[k]] * parts + part[target[k]]
-        sorted_source[place[block]] = source[k]
-        sorted_target[place[block]] = target[k]
-        place[block] += 1
-    return starts, sorted_source, sorted_target
-
-
-@njit(nogil=True, cache=True)
-def fill_noise(weight: Any, nodes: Any, bounds: Any, sums: Any, guide: Any) -> None:
-    """Fill the running sums of each part, and where a search in them may start; see `draw_noise`."""
-    for part in range(len(bounds) - 1):
-        first, last = bounds[part], bounds[part + 1]
-        total = 0.0
-        for k in range(first, last):
-            total += weight[nodes[k]]
-            sums[k] = total
-        at = first
-        for k in range(first, last):
-            while at < last - 1 and sums[at] <= total * (k - first) / (last - first):
-                at += 1
-            guide[k] = at - first
-
-
-@njit(nogil=True, fastmath=True, cache=True)
-def train_block(
-    vertex: Any,
-    context: Any,
-    source: Any,
-    target: Any,
-    nodes: Any,
-    noise: Any,
-    guide: Any,
-    negatives: Any,
-    own: Any,
-    rate: Any,
-    key: Any,
-    sigmoid: Any,
-) -> Any:
-    """Follow the gradients of the samples of a block, one after the other, in random order.
-
-    Args:
-        vertex: Vertex table, float32 (N, d); changed.
-        context: Context table, float32 (N, d), or the vertex table again; changed.
-        source: Nodes of the samples, int32 (b,); put in another order.
-        target: int32 (b,); likewise.
-        nodes: Nodes of the target part, int32 (m,).
-        noise: Running sums of their noise weight, float64 (m,).
-        guide: Where a search in `noise` may start, int32 (m,).
-        negatives: K.
-        own: Chance that noise which is the true target itself counts, 1 / P.
-        rate: Learning rate.
-        key: Seed of this block's numbers, uint64.
-        sigmoid: The sigmoid at equal steps from -`_BOUND` to `_BOUND`.
-
-    Returns:
-        The objective summed over one sample in 16, and how many these were.
-    """
-    d = vertex.shape[1]
-    slots = len(sigmoid) - 1
-    scale = slots / (2 * _BOUND)
-    change = np.empty(d, dtype=np.float32)
-    objective, told = 0.0, 0
+def shuffle(source: Any, target: Any, key: Any) -> None:
+    """Put the samples in random order."""
     state = key
-    # samples lie in the order of their sources: many in a row would pull at one node
     for k in range(len(source) - 1, 0, -1):
         u, state = _uniform(state)
         other = int(u * (k + 1))
         source[k], source[other] = source[other], source[k]
         target[k], target[other] = target[other], target[k]
-    for sample in range(len(source)):
-        row = vertex[source[sample]]
-        change[:] = 0
-        # a logarithm costs as much as a dot product
-        tell = sample % 16 == 0
-        for k in range(negatives + 1):
-            if k == 0:
-                other = target[sample]
-            else:
-                u, state = _uniform(state)
-                other = nodes[draw_noise(noise, guide, u)]
-                if other == target[sample]:
-                    # noise from one part meets the true target P times as often as noise from all nodes
-                    u, state = _uniform(state)
-                    if u >= own:
-                        continue
-            opposite = context[other]
-            logit = np.float32(0)
-            for c in range(d):
-                logit += row[c] * opposite[c]
-            at = (min(max(logit, np.float32(-_BOUND)), np.float32(_BOUND)) + _BOUND) * scale
-            slot = min(int(at), slots - 1)
-            value = sigmoid[slot] + np.float32(at - slot) * (sigmoid[slot + 1] - sigmoid[slot])
-            slope = np.float32(rate * ((1 if k == 0 else 0) - value))
-            if tell:
-                signed = logit if k == 0 else -logit
-                objective += max(-signed, 0.0) + np.log(1 + np.exp(-abs(signed)))
-            for c in range(d):
-                change[c] += slope * opposite[c]
-            for c in range(d):
-                opposite[c] += slope * row[c]
+
+
+@njit(nogil=True, cache=True)
+def draw_noise(
+    source: Any, target: Any, others: Any, noise: Any, guide: Any, part: Any, parts: Any, counts: Any, key: Any
+) -> None:
+    """Fill `others` with each sample's target and the complements of its noise nodes; count the pairs of each block.
+
+    A search in the running sums starts where the guide says, and ends in constant time on average: Chen and Asau 1974;
+    exact, and half the memory of an alias table.
+    """
+    state, last = key, len(noise) - 1
+    for k in range(len(source)):
+        block = part[source[k]] * parts
+        others[k, 0] = target[k]
+        counts[block + part[target[k]]] += 1
+        for c in range(1, others.shape[1]):
+            u, state = _uniform(state)
+            node = guide[int(u * len(noise))]
+            wanted = u * noise[last]
+            while noise[node] <= wanted and node < last:
+                node += 1
+            others[k, c] = ~node
+            counts[block + part[node]] += 1
+
+
+@njit(nogil=True, cache=True)
+def sort_into_blocks(
+    source: Any, others: Any, part: Any, parts: Any, place: Any, sorted_source: Any, sorted_target: Any
+) -> None:
+    """Write the pairs of some samples where `place` says that their blocks go on, in the order of the samples."""
+    for k in range(len(source)):
+        first = part[source[k]] * parts
+        for other in others[k]:
+            block = first + part[other if other >= 0 else ~other]
+            sorted_source[place[block]] = source[k]
+            sorted_target[place[block]] = other
+            place[block] += 1
+
+
+@njit(nogil=True, fastmath=True, cache=True)
+def train_block(vertex: Any, context: Any, source: Any, target: Any, rate: Any, sigmoid: Any) -> Any:
+    """Follow the gradients of the pairs of a block, one after the other.
+
+    Args:
+        vertex: Vertex table, float32 (N, d); changed.
+        context: Context table, float32 (N, d), or the vertex table again; changed.
+        source: Source nodes of the pairs, int32 (b,).
+        target: Target nodes, complements for noise, int32 (b,).
+        rate: Learning rate.
+        sigmoid: The sigmoid at equal steps from -`_BOUND` to `_BOUND`.
+
+    Returns:
+        The objective summed over one pair in 16, and how many these were.
+    """
+    d = vertex.shape[1]
+    slots = len(sigmoid) - 1
+    scale = slots / (2 * _BOUND)
+    objective, told = 0.0, 0
+    for pair in range(len(source)):
+        row = vertex[source[pair]]
+        together = target[pair] >= 0
+        opposite = context[target[pair] if together else ~target[pair]]
+        logit = np.float32(0)
         for c in range(d):
-            row[c] += change[c]
-        told += tell
+            logit += row[c] * opposite[c]
+        at = (min(max(logit, np.float32(-_BOUND)), np.float32(_BOUND)) + _BOUND) * scale
+        slot = min(int(at), slots - 1)
+        value = sigmoid[slot] + np.float32(at - slot) * (sigmoid[slot + 1] - sigmoid[slot])
+        slope = np.float32(rate * ((1 if together else 0) - value))
+        for c in range(d):
+            before = row[c]
+            row[c] += slope * opposite[c]
+            opposite[c] += slope * before
+        # a logarithm costs as much as a dot product: one pair in 16, by its number times the golden ratio, so that no
+        # rhythm of edges and noise is met
+        if ((pair * 2654435769) & 0xFFFFFFFF) >> 28 == 0:
+            signed = logit if together else -logit
+            objective += max(-signed, 0.0) + np.log(1 + np.exp(-abs(signed)))
+            told += 1
     return objective, told
 
 
@@ -324,49 +340,38 @@ def train_blocks(
         told: Called after each round with the share of the work done, a summed objective and its number of samples.
         threads: Threads; those of the machine if None. They change no bit.
     """
-    shared, drawn = context is vertex, 0
+    shared, done, pairs = context is vertex, 0, samples * (1 + negatives)
     passes = min(passes, samples)
-    edges = (np.asarray(graph.indptr), graph.indices, graph.weight)
-    total = float(np.sum(graph.weight, dtype=np.float64))
+    edges = Edges.of(graph, noise)
+    n, d = vertex.shape
     with ThreadPoolExecutor(threads or cpu_count()) as pool:
-        for turn in range(passes):
-            random = np.random.default_rng([seed, turn])
-            size = samples * (turn + 1) // passes - samples * turn // passes
-            parts = parts_of(len(vertex), vertex.shape[1], size)
-            now = deal(*edges, noise, total=total, samples=size, parts=parts, random=random)
-            keys = random.integers(0, 1 << 63, parts * parts).astype(np.uint64)
-            for group in rounds_of(parts, shared, random):
-                pairs = [[(i, j), (j, i)] if shared and i != j else [(i, j)] for i, j in group]
-                step = np.float32(rate(drawn / samples))
-
-                def visit(
-                    blocks: list[tuple[int, int]], now: Pass = now, keys: np.ndarray = keys, step: np.float32 = step
-                ) -> tuple[float, int, int]:
-                    return _visit(now, vertex, context, blocks, negatives, step, keys)
-
-                found = list(pool.map(visit, pairs))
-                drawn += sum(count for _, _, count in found)
-                told(drawn / samples, sum(o for o, _, _ in found), sum(n for _, n, _ in found))
+        for number in range(passes):
+            random = np.random.default_rng([seed, number])
+            size = samples * (number + 1) // passes - samples * number // passes
+            source, target = draw(edges, size, random)
+            parts = parts_of(n, d, min(n, size))
+            # of one part all pairs are mixed as they are
+            length = size if parts == 1 else n
+            for start in range(0, size, length):
+                rows = slice(start, start + length)
+                ends = (source[rows], target[rows])
+                now = deal(edges, *ends, negatives=negatives, parts=parts, random=random, pool=pool)
+                for group in rounds_of(parts, shared, random):
+                    blocks = [[(i, j), (j, i)] if shared and i != j else [(i, j)] for i, j in group]
+                    visit = partial(_visit, now, vertex, context, np.float32(rate(done / pairs)))
+                    found = list(pool.map(visit, blocks))
+                    done += sum(count for _, _, count in found)
+                    objective, count = sum(o for o, _, _ in found) * (1 + negatives), sum(t for _, t, _ in found)
+                    told(done / pairs, objective, count)
 
 
 def _visit(
-    now: Pass,
-    vertex: np.ndarray,
-    context: np.ndarray,
-    blocks: list[tuple[int, int]],
-    negatives: int,
-    rate: np.float32,
-    keys: np.ndarray,
+    now: Turn, vertex: np.ndarray, context: np.ndarray, rate: np.float32, blocks: list[tuple[int, int]]
 ) -> tuple[float, int, int]:
-    objective, told, drawn = 0.0, 0, 0
+    objective, told, done = 0.0, 0, 0
     for i, j in blocks:
         block = i * now.parts + j
-        samples, part = slice(*now.starts[block : block + 2]), slice(*now.bounds[j : j + 2])
-        source, target = now.source[samples], now.target[samples]
-        if not len(source):
-            continue
-        noise = (now.nodes[part], now.noise[part], now.guide[part])
-        how = (negatives, 1 / now.parts, rate, keys[block], _SIGMOID)
-        lost, count = train_block(vertex, context, source, target, *noise, *how)
-        objective, told, drawn = objective + lost, told + count, drawn + len(source)
-    return objective, told, drawn
+        pairs = slice(*now.starts[block : block + 2])
+        lost, count = train_block(vertex, context, now.source[pairs], now.target[pairs], rate, _SIGMOID)
+        objective, told, done = objective + lost, told + count, done + pairs.stop - pairs.start
+    return objective, told, done

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -5,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mobclip_core.encoder import line_blocks
-from mobclip_core.encoder.line import line_gradients
 from mobclip_core.encoder.line_blocks import (
+    Edges,
     deal,
+    draw,
     draw_noise,
-    fill_noise,
     parts_of,
     rounds_of,
+    shuffle,
     train_block,
     train_blocks,
 )
@@ -19,35 +22,61 @@ from mobclip_core.encoder.line_blocks import (
 from .conftest import make_cells, make_graph, random_edges
 
 
-def dealt(graph, parts, samples, seed=0, noise=None):
-    noise = np.ones(len(graph.cells)) if noise is None else noise
-    edges = (graph.indptr, graph.indices, graph.weight)
-    return deal(
-        *edges, noise, total=float(edges[2].sum()), samples=samples, parts=parts, random=np.random.default_rng(seed)
-    )
+def graph_of(n, edges, seed):
+    return make_graph(make_cells(n, 1), random_edges(n, edges, seed) or [(0, 1, 2.0)])
 
 
-@given(st.integers(1, 20), st.integers(1, 80), st.sampled_from([1, 2, 4, 8]), st.integers(0, 99))
-def test_every_edge_has_its_share_of_samples_in_the_block_of_its_parts(n, edges, parts, seed):
-    graph = make_graph(make_cells(n + 1, 1), random_edges(n + 1, edges, seed) or [(0, 1, 2.0)])
-    samples = 500
-    now = dealt(graph, parts, samples, seed)
-    assert sorted(now.nodes.tolist()) == list(range(n + 1))
-    part = np.empty(n + 1, dtype=int)
-    for number in range(parts):
-        part[now.nodes[now.bounds[number] : now.bounds[number + 1]]] = number
-    for number in range(parts * parts):
-        within = slice(now.starts[number], now.starts[number + 1])
-        assert (part[now.source[within]] == number // parts).all()
-        assert (part[now.target[within]] == number % parts).all()
-    assert now.starts[-1] == samples
-    source = np.repeat(np.arange(n + 1), np.diff(graph.indptr))
-    counts = np.zeros((n + 1, n + 1))
-    np.add.at(counts, (now.source, now.target), 1)
+@given(st.integers(2, 20), st.integers(1, 80), st.integers(0, 99))
+def test_every_edge_has_its_share_of_samples(n, edges, seed):
+    graph, samples = graph_of(n, edges, seed), 500
+    drawn = draw(Edges.of(graph, np.ones(n)), samples, np.random.default_rng(seed))
+    source = np.repeat(np.arange(n), np.diff(graph.indptr))
+    counts = np.zeros((n, n))
+    np.add.at(counts, drawn, 1)
     # samples are spread evenly over the running weight: no edge is more than one off at either end
     expected = samples * graph.weight / graph.weight.sum()
     assert (np.abs(counts[source, graph.indices] - expected) <= 2).all()
-    assert counts.sum() == counts[source, graph.indices].sum()
+    assert counts.sum() == counts[source, graph.indices].sum() == samples
+
+
+@given(st.integers(0, 50), st.integers(0, 99))
+def test_shuffling_keeps_every_sample(samples, seed):
+    source, target = np.arange(samples, dtype=np.int32), np.arange(samples, dtype=np.int32) * 3
+    shuffle(source, target, np.uint64(seed))
+    assert sorted(source.tolist()) == list(range(samples))
+    assert np.array_equal(source * 3, target)
+
+
+def dealt(graph, source, target, parts, negatives, noise, seed):
+    with ThreadPoolExecutor(3) as pool:
+        random = np.random.default_rng(seed)
+        edges = Edges.of(graph, noise)
+        return deal(edges, source, target, negatives=negatives, parts=parts, random=random, pool=pool)
+
+
+@given(st.integers(2, 20), st.sampled_from([1, 2, 4, 8]), st.integers(0, 3), st.integers(0, 99))
+def test_pairs_lie_in_the_block_of_their_parts(n, parts, negatives, seed):
+    graph = graph_of(n, 40, seed)
+    source, target = draw(Edges.of(graph, np.ones(n)), 70, np.random.default_rng(seed))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(line_blocks, "_CHUNK", 16)
+        now = dealt(graph, source, target, parts, negatives, np.ones(n), seed)
+    assert now.parts == parts
+    assert now.starts[-1] == len(now.source) == 70 * (1 + negatives)
+    # a node lies in one part, as source and as target
+    sides = [{}, {}]
+    for number in range(parts * parts):
+        within = slice(now.starts[number], now.starts[number + 1])
+        for node in now.source[within].tolist():
+            assert sides[0].setdefault(node, number // parts) == number // parts
+        for node in np.maximum(now.target[within], ~now.target[within]).tolist():
+            assert sides[1].setdefault(node, number % parts) == number % parts
+    assert all(sides[1].get(node, part) == part for node, part in sides[0].items())
+    together = now.target >= 0
+    assert sorted(zip(now.source[together], now.target[together], strict=True)) == sorted(
+        zip(source, target, strict=True)
+    )
+    assert np.array_equal(np.bincount(now.source[~together], minlength=n), negatives * np.bincount(source, minlength=n))
 
 
 @given(st.sampled_from([1, 2, 4, 8, 16]), st.integers(0, 99))
@@ -63,42 +92,45 @@ def test_rounds_visit_every_block_once_and_share_no_part(parts, seed):
         assert len(used) == len(set(used))
 
 
-@given(st.lists(st.floats(0, 10), min_size=1, max_size=30), st.floats(0, 1, exclude_max=True), st.booleans())
-def test_noise_is_drawn_by_its_weight(weights, u, compiled):
-    weights = np.array(weights)
-    if not weights.sum() > 0:
-        weights[0] = 1.0
-    n = len(weights)
-    sums, guide = np.empty(n), np.zeros(n, dtype=np.int32)
-    fill = fill_noise if compiled else fill_noise.py_func
-    fill(weights, np.arange(n, dtype=np.int32), np.array([0, n]), sums, guide)
-    found = (draw_noise if compiled else draw_noise.py_func)(sums, guide, u)
-    assert found == min(np.searchsorted(sums, u * sums[-1], side="right"), n - 1)
-
-
-def one_step(function, negatives, samples=1, seed=3):
-    """Samples of one edge from node 0 to node 1, noise from nodes 1 and 2."""
-    random = np.random.default_rng(seed)
-    vertex, context = random.normal(size=(2, 3, 5)).astype(np.float32)
-    before = vertex.copy(), context.copy()
-    noise, guide, nodes = np.array([1.0, 2.0]), np.zeros(2, dtype=np.int32), np.array([1, 2], dtype=np.int32)
-    source, target = np.zeros(samples, np.int32), np.ones(samples, np.int32)
-    how = (negatives, 0.5, np.float32(0.1), np.uint64(7), line_blocks._SIGMOID)
-    told = function(vertex, context, source, target, nodes, noise, guide, *how)
-    return before, (vertex, context), told
+def test_noise_is_drawn_by_its_weight():
+    weights = np.array([0.0, 1.0, 2.0, 0.0, 5.0, 0.0])
+    edges = Edges.of(graph_of(6, 20, 0), weights)
+    samples, negatives = 20_000, 3
+    source = np.zeros(samples, np.int32)
+    others, counts = np.empty((samples, 1 + negatives), np.int32), np.zeros(1, np.int64)
+    part = np.zeros(6, np.int32)
+    draw_noise(source, source + 1, others, edges.noise, edges.guide, part, 1, counts, np.uint64(3))
+    assert counts.tolist() == [samples * (1 + negatives)]
+    assert (others[:, 0] == 1).all()
+    assert (others[:, 1:] < 0).all()
+    shares = np.bincount(~others[:, 1:].ravel(), minlength=6) / (samples * negatives)
+    np.testing.assert_allclose(shares, weights / 8, atol=0.01)
+    assert (shares[weights == 0] == 0).all()
 
 
 @pytest.mark.parametrize("function", [train_block, train_block.py_func], ids=["compiled", "plain"])
-def test_a_sample_follows_the_gradient_of_the_objective(function):
-    (vertex, context), (new_vertex, new_context), (objective, told) = one_step(function, 0)
-    source, targets = torch.from_numpy(vertex[:1]), torch.from_numpy(context[None, [1]])
-    expected, by_source, by_targets = line_gradients(source, targets)
-    np.testing.assert_allclose(new_vertex[0], vertex[0] - 0.1 * by_source[0].numpy(), atol=1e-6)
-    np.testing.assert_allclose(new_context[1], context[1] - 0.1 * by_targets[0, 0].numpy(), atol=1e-6)
-    assert np.array_equal(new_vertex[1:], vertex[1:])
-    assert np.array_equal(new_context[[0, 2]], context[[0, 2]])
-    assert objective == pytest.approx(expected.item(), rel=1e-5)
-    assert told == 1
+def test_a_pair_follows_the_gradient_of_the_objective(function):
+    random = np.random.default_rng(3)
+    vertex, context = random.normal(size=(2, 3, 5)).astype(np.float32)
+    new_vertex, new_context = vertex.copy(), context.copy()
+    source, target = np.array([0, 2], np.int32), np.array([1, ~0], np.int32)
+    found = [
+        function(new_vertex, new_context, source[[k]], target[[k]], np.float32(0.1), line_blocks._SIGMOID)
+        for k in range(2)
+    ]
+    expected = []
+    for node, other, sign in ((0, 1, 1), (2, 0, -1)):
+        u = torch.from_numpy(vertex[node]).requires_grad_()
+        v = torch.from_numpy(context[other]).requires_grad_()
+        loss = -torch.nn.functional.logsigmoid(sign * (u @ v))
+        loss.backward()
+        expected.append(loss.item())
+        np.testing.assert_allclose(new_vertex[node], (u - 0.1 * u.grad).detach(), atol=1e-6)
+        np.testing.assert_allclose(new_context[other], (v - 0.1 * v.grad).detach(), atol=1e-6)
+    assert np.array_equal(new_vertex[1], vertex[1])
+    assert np.array_equal(new_context[2], context[2])
+    assert [told for _, told in found] == [1, 1]
+    assert [objective for objective, _ in found] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("first", [False, True])
@@ -128,4 +160,4 @@ def test_parts_follow_the_sizes_of_tables_and_passes():
     assert parts_of(10, 128, 10**6) == 1
     assert parts_of(200_000, 128, 100) == 1
     assert parts_of(10_000, 128, 10**6) == 8
-    assert parts_of(50_000_000, 128, 10**9) == line_blocks._MOST_PARTS
+    assert parts_of(50_000_000, 128, 50_000_000) == line_blocks._MOST_PARTS
