@@ -24,11 +24,15 @@ from mobclip_core.errors import TrainingError
 if TYPE_CHECKING:
     from mobclip_core.deployment import Deployment
     from mobclip_core.profile import Profile
+    from mobclip_core.store import Store
 
 Member = Callable[["Deployment"], object]
 
 _LONGEST_WAIT = timedelta(minutes=30)
 """For a rank that reads its inputs, say, while the others are ready."""
+
+
+_NOTES_OF_RAY = "encoder_ray"
 
 
 def train_together(member: Member, deployment: "Deployment") -> None:
@@ -45,7 +49,7 @@ def train_together(member: Member, deployment: "Deployment") -> None:
     encoder = deployment.profile.encoder
     arguments = (member, deployment.profile, deployment.store.url, encoder.processes)
     if encoder.launcher == "ray":
-        _on_ray(arguments, encoder.processes, resolve_device(encoder.device).type == "cuda")
+        _on_ray(arguments, encoder.processes, resolve_device(encoder.device).type == "cuda", deployment.store)
     else:
         _on_this_machine(arguments, encoder.processes)
 
@@ -84,22 +88,24 @@ def _said(rank: int, processes: int, exitcode: int, message: str) -> str:
     )
 
 
-def _on_ray(arguments: tuple[object, ...], processes: int, use_gpu: bool) -> None:
+def _on_ray(arguments: tuple[object, ...], processes: int, use_gpu: bool, store: "Store") -> None:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = TorchTrainer(
-            lambda: _work(*arguments),  # type: ignore[arg-type]
-            scaling_config=ScalingConfig(num_workers=processes, use_gpu=use_gpu),
-            run_config=RunConfig(storage_path=folder),
-        )
-        try:
-            trainer.fit()
-        except Exception as error:
-            raise TrainingError(
-                f"encoder: a Ray worker failed: {error}. Materialise encoder again: it goes on from the last checkpoint"
-            ) from error
+    trainer = TorchTrainer(
+        lambda: _work(*arguments),  # type: ignore[arg-type]
+        scaling_config=ScalingConfig(num_workers=processes, use_gpu=use_gpu),
+        # Ray wants a place that all of its nodes reach, and leaves its own notes there
+        run_config=RunConfig(storage_path=f"{store.url}/{_NOTES_OF_RAY}"),
+    )
+    try:
+        trainer.fit()
+    except Exception as error:
+        raise TrainingError(
+            f"encoder: a Ray worker failed: {error}. Materialise encoder again: it goes on from the last checkpoint"
+        ) from error
+    finally:
+        store.remove_bundle(_NOTES_OF_RAY)
 
 
 def _run(member: Member, profile: "Profile", root: str, processes: int) -> None:

@@ -1,12 +1,7 @@
 """The same graph on a Ray cluster of two nodes: a regional backfill whose files equal those of one process."""
 
-import importlib.util
 import json
-import os
 import shutil
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,15 +9,12 @@ from typer.testing import CliRunner
 
 from mobclip_assets.cli import app
 from mobclip_core.demo.config import TINY
+from tests.e2e.isolation import need_a_namespace, run_isolated
 from tests.e2e.ray_backfill import JOBS
 
 pytestmark = pytest.mark.slow
 
 ASSETS = [asset for assets in JOBS.values() for asset in assets]
-ROOT = Path(__file__).resolve().parents[2]
-# Ray listens on every interface without authentication: it runs where there is no interface but the loopback. With a
-# process namespace of its own, whatever it leaves behind ends with it.
-ISOLATED = ("unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c")
 CONFIGURATION = """
 telemetry: {enabled: false}
 run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}
@@ -37,13 +29,8 @@ run_launcher:
 
 
 @pytest.fixture(autouse=True)
-def _needs_a_namespace_and_the_job_server():
-    for module in ("dagster_ray", "ray", "aiohttp_cors"):
-        if importlib.util.find_spec(module) is None:
-            pytest.skip(f"no {module}: install mobclip[ray]; Ray's job server comes with ray[default]")
-    probe = [*ISOLATED, "ip link set lo up"]
-    if shutil.which("unshare") is None or subprocess.run(probe, capture_output=True, check=False).returncode:
-        pytest.skip("this machine gives no network namespace to start Ray in")
+def _ray():
+    need_a_namespace("dagster_ray", "ray", "aiohttp_cors")
 
 
 def materialize(profile: Path, home: Path, *assets: str) -> None:
@@ -91,22 +78,6 @@ def on_ray(profile: Path, folder: Path) -> dict:
     home.mkdir()
     (home / "dagster.yaml").write_text(CONFIGURATION)
     output = folder / "outcome.json"
-    sockets = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-    environment = os.environ | {
-        "DAGSTER_HOME": str(home),
-        "MOBCLIP_PROFILE": str(profile),
-        "MOBCLIP_EXECUTOR": "ray",
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        # paths of sockets may not be long
-        "RAY_TMPDIR": sockets,
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    command = f'ip link set lo up && exec "{sys.executable}" -m tests.e2e.ray_backfill "{output}"'
-    try:
-        done = subprocess.run(
-            [*ISOLATED, command], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
-        )
-    finally:
-        shutil.rmtree(sockets, ignore_errors=True)
-    assert done.returncode == 0, done.stderr[-4000:]
+    environment = {"DAGSTER_HOME": str(home), "MOBCLIP_PROFILE": str(profile), "MOBCLIP_EXECUTOR": "ray"}
+    run_isolated("tests.e2e.ray_backfill", output, environment, timeout=600)
     return json.loads(output.read_text())
