@@ -65,7 +65,10 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
         group=GROUP,
         kinds={"pytorch", "parquet"},
         deps=["mobility_graph"],
-        code=Code(["encoder/line"], settings=[profile.line]),
+        code=Code(
+            ["encoder/line", "encoder/line_blocks", "encoder/validation"],
+            settings=[profile.line, *([profile.encoder] if profile.encoder.validation == "inductive" else [])],
+        ),
         pool=GPU_POOL,
     )
     def node_embeddings(deployment: Deployment) -> StepResult:

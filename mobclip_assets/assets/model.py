@@ -10,7 +10,18 @@ GROUP = "model"
 _ENCODER_MODULES = [
     f"encoder/{name}"
     for name in (
-        *("building", "training", "trainer", "modules", "loss", "tiled", "propagation", "features", "readout"),
+        *(
+            "building",
+            "training",
+            "trainer",
+            "validation",
+            "modules",
+            "loss",
+            "tiled",
+            "propagation",
+            "features",
+            "readout",
+        ),
         *("checkpoint", "student", "alignment"),
     )
 ]

@@ -24,8 +24,8 @@ from mobclip_core.encoder.progress import Checkpoints
 from mobclip_core.encoder.propagation import neighbour_edges
 from mobclip_core.encoder.ranks import first_rank
 from mobclip_core.encoder.student import with_student
-from mobclip_core.encoder.trainer import validation_mask
 from mobclip_core.encoder.training import NOT_OF_THE_MODEL, train
+from mobclip_core.encoder.validation import training_graph, validation_mask
 from mobclip_core.errors import ContractError
 from mobclip_core.store import TableRef
 from mobclip_core.vectors import matrix_of
@@ -64,13 +64,14 @@ def train_encoder(deployment: "Deployment") -> None:
     key = hashlib.sha256(json.dumps([inputs, options, directed], sort_keys=True).encode()).hexdigest()
     checkpoints = Checkpoints(store, key)
     vectors = matrix_of(nodes["vector"])
-    trained = train(features, graph, vectors, profile.encoder, directed=directed, checkpoints=checkpoints)
+    seen = training_graph(graph, profile.encoder)
+    trained = train(features, seen, vectors, profile.encoder, directed=directed, checkpoints=checkpoints)
     if not first_rank():
         return
     counts = {
         "cells": len(features),
         **{f"cells_with_{name}": int(m.mask.sum()) for name, m in features.modalities.items()},
-        "edges_kept": int(np.sum(graph.keep)),
+        "edges_kept": int(np.sum(seen.keep)),
     }
     trained = replace(trained, config={**trained.config, "inputs": inputs, "counts": counts})
     trained, alignment = _finished(deployment, trained, features, graph)

@@ -7,7 +7,7 @@ Source: Mitchell et al., "Model Cards for Model Reporting", FAT* 2019 (https://a
 
 import hashlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mobclip_core.encoder.checkpoint import TrainedEncoder
@@ -44,7 +44,7 @@ def model_card(encoder: "TrainedEncoder", profile: "Profile", scores: Mapping[st
         "## Training",
         f"{len(encoder.history['train'])} epochs; the best was number {encoder.best_epoch + 1}, with a loss of "
         f"{loss:.4f} on held-out spatial blocks.",
-        _table({name: value for name, value in sorted(options.items()) if value is not None}),
+        _table(_flat(options)),
         "## Scores",
         *(f"### {title}\n\n{table}" for title, table in (scores or {}).items()),
         *(
@@ -68,6 +68,17 @@ def _made_of(encoder: "TrainedEncoder", profile: "Profile") -> dict[str, object]
         "privacy of mobility": f"an edge is made by at least {k} people" + ("; noise on its weight" if noise else ""),
         "image encoder": encoder.config["image_encoder"] or "none",
     }
+
+
+def _flat(options: Mapping[str, Any]) -> dict[str, object]:
+    """Options by name, those of an option's own as `name.part`; what is not set is left out."""
+    rows: dict[str, object] = {}
+    for name, value in sorted(options.items()):
+        if isinstance(value, Mapping):
+            rows |= {f"{name}.{part}": inner for part, inner in _flat(value).items()}
+        elif value is not None:
+            rows[name] = value
+    return rows
 
 
 def _table(rows: Mapping[str, object]) -> str:

@@ -5,7 +5,6 @@ writes one region of `embeddings`. Does not belong here: training (see `training
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +19,7 @@ from mobclip_core.encoder.modules import Tensors
 from mobclip_core.encoder.propagation import neighbour_edges
 from mobclip_core.encoder.readout import mean_beside, stacked
 from mobclip_core.encoder.student import student_vectors
+from mobclip_core.encoder.subgraphs import edges_among, graph_among, positions
 from mobclip_core.encoder.training import encoder_adjacency, feature_tensors
 from mobclip_core.errors import FingerprintError, MissingTableError
 from mobclip_core.store import TableRef
@@ -27,52 +27,6 @@ from mobclip_core.vectors import vector_column
 
 if TYPE_CHECKING:
     from mobclip_core.deployment import CheckOutcome, Deployment, StepResult
-
-
-@dataclass(frozen=True)
-class Subgraph:
-    """The part of a graph among some of its nodes; fields as of `line.Graph`."""
-
-    cells: np.ndarray
-    indptr: np.ndarray
-    indices: np.ndarray
-    weight: np.ndarray
-    keep: np.ndarray
-
-
-def graph_among(graph: Graph, cells: np.ndarray) -> Graph:
-    """The graph over other cells: edges between cells of both, in the same order; a cell that is new has none.
-
-    Args:
-        graph: Graph, its cells ascending.
-        cells: uint64 (M,), ascending.
-    """
-    if np.array_equal(graph.cells, cells):
-        return graph
-    number = _positions(cells, np.asarray(graph.cells))
-    source = np.repeat(number, np.diff(graph.indptr))
-    target = number[graph.indices]
-    kept = (source >= 0) & (target >= 0)
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(source[kept], minlength=len(cells)))]).astype(np.int64)
-    indices = target[kept].astype(np.int32)
-    return Subgraph(cells, indptr, indices, np.asarray(graph.weight)[kept], np.asarray(graph.keep)[kept])
-
-
-def _positions(cells: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Where each cell wanted stands among cells without repetition: int64, -1 where it is not there."""
-    order = np.argsort(cells, kind="stable")
-    at = np.searchsorted(cells, wanted, sorter=order)
-    found = np.full(len(wanted), -1, dtype=np.int64)
-    inside = at < len(cells)
-    found[inside] = order[at[inside]]
-    found[inside] = np.where(cells[found[inside]] == wanted[inside], found[inside], -1)
-    return found
-
-
-def edges_among(edges: np.ndarray, number: np.ndarray) -> np.ndarray:
-    """The edges (2, E) between nodes that have a new number, renumbered; `number` (N,) is -1 for the others."""
-    renumbered = number[edges]
-    return np.asarray(renumbered[:, (renumbered >= 0).all(axis=0)])
 
 
 @torch.no_grad()
@@ -105,7 +59,7 @@ def graph_parts(
         MissingTableError: If the graph has cells that the encoder was not trained on.
         FingerprintError: If the encoder reads features of another image encoder than it was trained on.
     """
-    row = _positions(encoder.cells, np.asarray(graph.cells))
+    row = positions(encoder.cells, np.asarray(graph.cells))
     if (row < 0).any():
         raise _unknown("mobility_graph", np.asarray(graph.cells)[row < 0])
     device = device or torch.device("cpu")
@@ -122,7 +76,7 @@ def graph_parts(
     if encoder.reads_features:
         features = features_of(graph.cells[field])
         _require_image_encoder(encoder, features)
-        rows = _positions(features.cells, graph.cells[field])
+        rows = positions(features.cells, graph.cells[field])
         of_rows = torch.from_numpy(rows)
         values, masks = ({k: v[of_rows].to(device) for k, v in part.items()} for part in feature_tensors(features))
         if readout is not None:
@@ -200,8 +154,8 @@ def build_embeddings(deployment: "Deployment", region: str) -> "StepResult":
     has_mobility = degree[np.searchsorted(every, cells)] > 0
     beside = neighbour_edges(grid["lon"].to_numpy(), grid["lat"].to_numpy()).numpy()
     known = every[np.isin(every, encoder.cells)]
-    graph, beside_known = graph_among(everywhere, known), edges_among(beside, _positions(known, every))
-    node = _positions(graph.cells, cells)
+    graph, beside_known = graph_among(everywhere, known), edges_among(beside, positions(known, every))
+    node = positions(graph.cells, cells)
     by_graph = node >= 0
     options = encoder.student_options
     if options is not None and options.replaces == "without_mobility":
@@ -216,8 +170,8 @@ def build_embeddings(deployment: "Deployment", region: str) -> "StepResult":
         around = _within_rings(beside, np.searchsorted(every, cells[~by_graph]), max(options.rings, 1), len(every))
         features = features_of(every[around])
         _require_image_encoder(encoder, features)
-        rows = _positions(features.cells, cells[~by_graph])
-        beside = edges_among(beside, _positions(features.cells, every))
+        rows = positions(features.cells, cells[~by_graph])
+        beside = edges_among(beside, positions(features.cells, every))
         vectors[~by_graph] = student_vectors(encoder, features, beside, rows, device)
     has = {"mobility": has_mobility} | {name: modality.mask for name, modality in own.modalities.items()}
     flags = {f"has_{name}": has[name] for name in ("mobility", "poi", "imagery", "census")}

@@ -20,6 +20,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from mobclip_core.encoder.device import deterministic, resolve_device
+from mobclip_core.encoder.validation import training_graph
 from mobclip_core.store import TableRef
 from mobclip_core.vectors import vector_column
 
@@ -270,7 +271,7 @@ def _in_batches(
 
 
 def build_node_embeddings(deployment: "Deployment") -> "StepResult":
-    """Train LINE on the full mobility graph and write `node_embeddings`.
+    """Train LINE on the full mobility graph (see `validation` for what may be left out) and write `node_embeddings`.
 
     Raises:
         MissingTableError: If the mobility graph is not there yet.
@@ -279,7 +280,7 @@ def build_node_embeddings(deployment: "Deployment") -> "StepResult":
     from mobclip_core.mobility.graph import open_graph
     from mobclip_core.plots import loss_curves
 
-    graph = open_graph(deployment.store.bundle("mobility_graph"))
+    graph = training_graph(open_graph(deployment.store.bundle("mobility_graph")), deployment.profile.encoder)
     result = train_line(graph, deployment.profile.line, resolve_device(deployment.profile.encoder.device))
     degree = summed_degree(graph)
     table = pa.table({"cell": np.asarray(graph.cells), "vector": vector_column(result.vertex), "degree": degree})

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from mobclip_core.cells import parents, resolution_of
+from mobclip_core.cells import parents
 from mobclip_core.encoder.modules import MobCLIP, Tensors
 from mobclip_core.encoder.propagation import Adjacency
 from mobclip_core.encoder.ranks import Ranks
 from mobclip_core.encoder.tracking import Scalars
+from mobclip_core.encoder.validation import validation_mask
 
 if TYPE_CHECKING:
     from mobclip_core.profile import EncoderConfig
@@ -59,25 +60,6 @@ class Progress:
 
 Keep = Callable[[Progress], None]
 """Called with what a training needs to go on; on every rank, all tensors whole."""
-
-
-def validation_mask(cells: np.ndarray, config: "EncoderConfig") -> np.ndarray:
-    """Cells of the spatial blocks held out for early stopping; which ones depends on the cells and the seed alone.
-
-    Blocks are H3 parents at `validation_block_resolution`, or finer where that leaves fewer than two blocks. A single
-    cell has no block to spare: nothing is held out.
-
-    Returns:
-        bool (N,).
-    """
-    finest = int(resolution_of(cells).min()) if len(cells) else 0
-    for resolution in range(min(config.validation_block_resolution, finest), finest + 1):
-        blocks, block_of = np.unique(parents(cells, resolution), return_inverse=True)
-        if len(blocks) > 1:
-            held = max(1, min(len(blocks) - 1, round(config.validation_fraction * len(blocks))))
-            chosen = np.random.default_rng(config.seed).permutation(len(blocks))[:held]
-            return np.isin(block_of, chosen)
-    return np.zeros(len(cells), dtype=bool)
 
 
 def optimiser_of(model: MobCLIP, config: "EncoderConfig") -> torch.optim.AdamW:

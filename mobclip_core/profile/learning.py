@@ -96,7 +96,11 @@ class EncoderConfig(Settings):
         weight_decay: AdamW, on matrices only.
         max_epochs: Upper bound.
         patience: Epochs without a better validation loss before training stops.
-        validation_fraction: Fraction of spatial blocks held out of the loss for early stopping.
+        validation: What the cells that the end of the training is chosen by are held out of: `spatial`, of the loss;
+            `inductive`, of mobility and LINE too, so that it is chosen by how well cells do that mobility never saw.
+            Their table rows then stay as they began, and the graph reaches them through their neighbours when they are
+            embedded.
+        validation_fraction: Fraction of spatial blocks held out for early stopping.
         validation_block_resolution: H3 resolution of those blocks.
         student: The student trained beside the encoder; without one, cells that the encoder does not know are an error.
         align_to_previous: Rotate the vectors towards those of the encoder that this one replaces. They then depend on
@@ -135,6 +139,7 @@ class EncoderConfig(Settings):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-3
     max_epochs: Annotated[int, Field(ge=1)] = 100
     patience: Annotated[int, Field(ge=1)] = 10
+    validation: Literal["spatial", "inductive"] = "spatial"
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     validation_block_resolution: Annotated[int, Field(ge=0, le=15)] = 3
     student: StudentConfig | None = StudentConfig()

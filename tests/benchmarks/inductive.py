@@ -25,9 +25,10 @@ from mobclip_core.cells import parents
 from mobclip_core.deployment import Deployment
 from mobclip_core.encoder.building import build_encoder
 from mobclip_core.encoder.checkpoint import TrainedEncoder
-from mobclip_core.encoder.embedding import build_embeddings, graph_among
+from mobclip_core.encoder.embedding import build_embeddings
 from mobclip_core.encoder.features import FEATURE_TABLES, assemble_features
 from mobclip_core.encoder.line import build_node_embeddings
+from mobclip_core.encoder.subgraphs import graph_among
 from mobclip_core.errors import MobclipError
 from mobclip_core.evaluation.probes import ridge_predictions
 from mobclip_core.evaluation.scores import UnitSet, unit_sets

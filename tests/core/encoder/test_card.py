@@ -6,7 +6,7 @@ from mobclip_core.encoder.checkpoint import TrainedEncoder
 
 def card(**changes):
     config = {
-        "encoder": {"layers": 2, "negatives_apart": None},
+        "encoder": {"layers": 2, "negatives_apart": None, "student": {"rings": 2}},
         "counts": {"cells": 9, "cells_with_poi": 4, "edges_kept": 20},
         "widths": {"poi": 3},
         "image_encoder": "abc",
@@ -35,6 +35,7 @@ def test_it_says_what_the_encoder_was_made_of():
         "an edge is made by at least 5 people",
         "2 epochs; the best was number 2, with a loss of 1.2500",
         "| layers | 2 |",
+        "| student.rings | 2 |",
         "Not evaluated yet",
     ):
         assert line in text

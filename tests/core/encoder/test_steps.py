@@ -417,3 +417,14 @@ def test_nothing_to_align_to(open_lake):
     # there is an encoder, of which no vectors were made
     assert build_encoder(deployment).counts["alignment"].startswith("none: no vectors")
     assert "alignment" not in TrainedEncoder.load(deployment.store.bundle("encoder")).tensors
+
+
+def test_inductive_validation_from_line_to_vectors(open_lake):
+    deployment = open_lake(**FUSED, validation="inductive", validation_fraction=0.4)
+    store = deployment.store
+    results = run_all(deployment)
+    plain = open_lake(**FUSED)
+    assert results[0].counts["edges"] < run_all(plain)[0].counts["edges"]
+    assert results[1].counts["edges_kept"] == results[0].counts["edges"]
+    # all have vectors, with the edges that they have
+    assert sources(store, "a") | sources(store, "b") == dict.fromkeys(CELLS.tolist(), "graph")

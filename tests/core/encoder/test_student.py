@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mobclip_core.encoder.alignment import align
-from mobclip_core.encoder.embedding import graph_among
 from mobclip_core.encoder.features import Modality, ModalityFeatures
 from mobclip_core.encoder.student import Student, student_inputs, student_vectors, train_student, with_student
+from mobclip_core.encoder.subgraphs import graph_among
 from mobclip_core.encoder.training import train
 from mobclip_core.profile import StudentConfig
 

@@ -10,8 +10,9 @@ from mobclip_core.encoder.checkpoint import TrainedEncoder
 from mobclip_core.encoder.device import deterministic, resolve_device
 from mobclip_core.encoder.embedding import embed
 from mobclip_core.encoder.modules import MobCLIP
-from mobclip_core.encoder.trainer import optimiser_of, validation_mask
+from mobclip_core.encoder.trainer import optimiser_of
 from mobclip_core.encoder.training import initial_table, train
+from mobclip_core.encoder.validation import training_graph, validation_mask
 from mobclip_core.errors import ContractError, FingerprintError, MissingTableError, ProfileError
 
 from .conftest import beside, make_cells, make_features, make_graph, permuted, random_edges
@@ -266,6 +267,21 @@ def test_embed_refuses_what_it_was_not_trained_for(options, world):
     others = make_cells(50)
     with pytest.raises(MissingTableError, match=r"not trained on.*retrain"):
         embed_all(trained, make_graph(others, random_edges(50, 90)), make_features(others))
+
+
+def test_inductive_validation_takes_cells_out_of_the_graph(options, world):
+    _, graph = world
+    assert training_graph(graph, options()) is graph
+    held = validation_mask(graph.cells, options())
+    seen = training_graph(graph, options(validation="inductive"))
+    source = np.repeat(np.arange(40), np.diff(seen.indptr))
+    assert not held[source].any()
+    assert not held[seen.indices].any()
+    every = np.repeat(np.arange(40), np.diff(graph.indptr))
+    kept = ~held[every] & ~held[graph.indices]
+    assert 0 < kept.sum() < len(kept)
+    assert np.array_equal(seen.weight, graph.weight[kept])
+    assert np.array_equal(seen.indices, graph.indices[kept])
 
 
 def test_devices():
