@@ -121,11 +121,11 @@ def _require_image_encoder(encoder: TrainedEncoder, features: ModalityFeatures) 
 def build_embeddings(deployment: "Deployment", region: str) -> "StepResult":
     """Embed one region with the trained encoder and write its partition of `embeddings`.
 
-    The graph gives the vectors of the cells that the encoder knows and that have mobility, the student those of the
-    others (`encoder.student.replaces`); the column `source` says which. The propagation is among the cells that the
-    encoder knows, so that cells it does not know change no vector of the graph. A cell's vector depends on cells
-    of other regions, as many steps away in the graph as the encoder has layers, or around it within the student's
-    rings; their features are read too.
+    The graph gives the vectors of the cells that the encoder knows (of those with mobility, if `encoder.student`
+    replaces the others), the student those of the others; the column `source` says which. The propagation is among the
+    cells that the encoder knows, so that cells it does not know change no vector of the graph. A cell's vector depends
+    on cells of other regions, as many steps away in the graph as the encoder has layers, or around it within the
+    student's rings; their features are read too.
 
     Raises:
         MissingTableError: If an input is not there yet, or cells need a student and the encoder has none.
