@@ -16,7 +16,7 @@ from mobclip_core.encoder import card
 from mobclip_core.encoder.alignment import align_to_previous
 from mobclip_core.encoder.checkpoint import TrainedEncoder
 from mobclip_core.encoder.device import resolve_device
-from mobclip_core.encoder.embedding import graph_parts
+from mobclip_core.encoder.embedding import embed
 from mobclip_core.encoder.features import ModalityFeatures, assemble_features, input_versions
 from mobclip_core.encoder.launch import train_together
 from mobclip_core.encoder.line import Graph, summed_degree
@@ -91,11 +91,10 @@ def _finished(
     device = resolve_device(config.device)
     beside = neighbour_edges(features.lon, features.lat).numpy()
     every = np.arange(len(features))
-    of_features, of_graph = graph_parts(trained, graph, beside, every, lambda _: features, device)
-    vectors = trained.published(of_features + of_graph)
+    vectors = embed(trained, graph, beside, every, lambda _: features, device)
     if config.student is not None:
         has_mobility, held_out = summed_degree(graph) > 0, validation_mask(trained.cells, config)
-        trained = with_student(trained, features, beside, of_graph, has_mobility, held_out, config.student, device)
+        trained = with_student(trained, features, beside, vectors, has_mobility, held_out, config.student, device)
     return align_to_previous(deployment.store, trained, vectors, regions, apply=config.align_to_previous)
 
 

@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
-def graph_parts(
+def embed(
     encoder: TrainedEncoder,
     graph: Graph,
     beside: np.ndarray,
     nodes: np.ndarray,
     features_of: Callable[[np.ndarray], ModalityFeatures],
     device: torch.device | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """What the features of some nodes give to their vectors, and what the propagation over the graph gives.
+) -> np.ndarray:
+    """Embeddings of some nodes by way of the graph.
 
     The propagation is over the whole graph, but only the nodes within as many steps as it has layers are computed,
     and only their features are read.
@@ -47,13 +47,13 @@ def graph_parts(
         encoder: Trained encoder.
         graph: Mobility graph over cells that the encoder knows (see `graph_among`).
         beside: Edges between adjacent cells of the graph, both ways, (2, E), see `neighbour_edges`.
-        nodes: Numbers of the nodes wanted, ascending, (n,).
+        nodes: Numbers of the nodes wanted, (n,).
         features_of: Gives features standardised with the encoder's statistics, of at least the cells that it is called
             with; not called where `encoder.reads_features` is false.
         device: Where to compute; the CPU if None.
 
     Returns:
-        Both float32 (n, d): their sum, once `encoder.published`, is the embedding. The first is zero without `factors`.
+        float32 (n, d).
 
     Raises:
         MissingTableError: If the graph has cells that the encoder was not trained on.
@@ -69,37 +69,23 @@ def graph_parts(
     around = beside[:, np.isin(beside[0], nodes)]
     if readout is not None:
         field = np.union1d(field, around[1])
-    at = np.searchsorted(field, nodes)
     values: Tensors = {}
     masks: Tensors = {}
-    of_features = np.zeros((len(nodes), options.dimensions), dtype=np.float32)
     if encoder.reads_features:
         features = features_of(graph.cells[field])
         _require_image_encoder(encoder, features)
         rows = positions(features.cells, graph.cells[field])
         of_rows = torch.from_numpy(rows)
         values, masks = ({k: v[of_rows].to(device) for k, v in part.items()} for part in feature_tensors(features))
-        if readout is not None:
-            own = stacked(features)[rows]
-            averaged = mean_beside(np.searchsorted(field, around), len(field)) @ own
-            of_features = readout.of_features(own[at], averaged[at])
     model = encoder.model().to(device)
     x = model.node_input(values, masks, torch.from_numpy(row[field]).to(device))
-    z: np.ndarray = model.backbone(x, adjacency.among(field).to(device))[at].cpu().numpy()
-    return of_features, z if readout is None else readout.of_trained(z)
-
-
-def embed(
-    encoder: TrainedEncoder,
-    graph: Graph,
-    beside: np.ndarray,
-    nodes: np.ndarray,
-    features_of: Callable[[np.ndarray], ModalityFeatures],
-    device: torch.device | None = None,
-) -> np.ndarray:
-    """Embeddings of some nodes by way of the graph, float32 (n, d); arguments and errors as of `graph_parts`."""
-    of_features, of_graph = graph_parts(encoder, graph, beside, nodes, features_of, device)
-    return encoder.published(of_features + of_graph)
+    at = np.searchsorted(field, nodes)
+    vectors: np.ndarray = model.backbone(x, adjacency.among(field).to(device))[at].cpu().numpy()
+    if readout is not None:
+        own = stacked(features)[rows]
+        averaged = mean_beside(np.searchsorted(field, around), len(field)) @ own
+        vectors = readout.of_features(own[at], averaged[at]) + readout.of_trained(vectors)
+    return encoder.published(vectors)
 
 
 def _unknown(place: str, cells: np.ndarray) -> MissingTableError:
@@ -167,7 +153,7 @@ def build_embeddings(deployment: "Deployment", region: str) -> "StepResult":
     if by_graph.any():
         vectors[by_graph] = embed(encoder, graph, beside_known, node[by_graph], features_of, device)
     if options is not None and not by_graph.all():
-        around = _within_rings(beside, np.searchsorted(every, cells[~by_graph]), max(options.rings, 1), len(every))
+        around = _within_rings(beside, np.searchsorted(every, cells[~by_graph]), options.rings, len(every))
         features = features_of(every[around])
         _require_image_encoder(encoder, features)
         rows = positions(features.cells, cells[~by_graph])

@@ -31,16 +31,25 @@ _TRAINED_SCALE = 0.5
 
 @dataclass(frozen=True)
 class Readout:
-    """The linear map from features and trained vectors to the published ones: the sum of what both give.
+    """From features and trained vectors to the published ones: the sum of what both give.
+
+    A factor of a cell beyond those of the training counts as the nearest of them: what a regression learnt of a factor
+    says nothing of the values that it never saw.
 
     Args:
-        features: Maps the features and presence of a cell, (D + M, d).
-        trained: Maps its trained vector, (d, d).
+        factors: Maps the features and presence of a cell to its factors, (D + M, K).
+        lowest: Of each factor in the training, (K,).
+        highest: (K,).
+        rotation: Maps the factors into the space of the vectors, (K, d).
+        trained: Maps the trained vector, (d, d).
         offset: (d,).
-        autocorrelation: Of each factor kept, falling.
+        autocorrelation: Of each factor, falling, (K,).
     """
 
-    features: np.ndarray
+    factors: np.ndarray
+    lowest: np.ndarray
+    highest: np.ndarray
+    rotation: np.ndarray
     trained: np.ndarray
     offset: np.ndarray
     autocorrelation: np.ndarray
@@ -55,7 +64,8 @@ class Readout:
         Returns:
             float32 (n, d).
         """
-        return np.asarray((values + beside) / np.float32(2) @ self.features, dtype=np.float32)
+        factors = (values + beside) / np.float32(2) @ self.factors
+        return np.asarray(np.clip(factors, self.lowest, self.highest) @ self.rotation, dtype=np.float32)
 
     def of_trained(self, trained: np.ndarray) -> np.ndarray:
         """What trained vectors (n, d) give to the published ones: float32 (n, d)."""
@@ -117,11 +127,12 @@ def fit_readout(features: ModalityFeatures, edges: np.ndarray, trained: np.ndarr
     turned = np.linalg.qr(np.random.default_rng(seed).normal(size=(d, d)))[0]
     by_factor = signed(white @ directions) * counted**_POWER
     components, centre = _components(trained, d - len(found))
-    of_features = by_factor @ turned[: len(found)]
+    rotation = turned[: len(found)]
     of_trained = components @ turned[len(found) : len(found) + components.shape[1]]
-    middle = (mean + mean_averaged) / 2
-    offset = -(middle @ of_features + centre @ of_trained)
-    return Readout(*(np.asarray(part, np.float32) for part in (of_features, of_trained, offset, found)))
+    offset = -((mean + mean_averaged) / 2 @ by_factor @ rotation + centre @ of_trained)
+    known = (values @ by_factor.astype(np.float32) + averaged @ by_factor.astype(np.float32)) / 2
+    parts = (by_factor, known.min(axis=0), known.max(axis=0), rotation, of_trained, offset, found)
+    return Readout(*(np.asarray(part, np.float32) for part in parts))
 
 
 def _symmetric(matrix: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """The student: from the features of a cell to the vector that the encoder would give it, without the graph.
 
-Belongs here: its inputs, its module, its training by regression on what the graph gives, applying it. Does not belong
-here: the encoder (see `training`), which cells get whose vector (see `embedding`). Where the encoder has spatial
-factors, these follow from the features exactly: the student learns the rest.
+Belongs here: its inputs, its module, its training by regression on the encoder's vectors, applying it. Does not belong
+here: the encoder (see `training`), which cells get whose vector (see `embedding`). The student learns the whole vector,
+spatial factors too: taken from the features exactly, they run away in a region unlike those of the training.
 
 Source: Zhang et al., "Graph-less Neural Networks", ICLR 2022 (https://arxiv.org/abs/2110.08727): an MLP that learns a
 graph network's output from features alone, and so holds for nodes that the graph has never seen.
@@ -22,7 +22,6 @@ from mobclip_core.encoder.checkpoint import TrainedEncoder
 from mobclip_core.encoder.device import deterministic
 from mobclip_core.encoder.features import ModalityFeatures
 from mobclip_core.encoder.modules import ModalityHead, Tensors
-from mobclip_core.encoder.readout import mean_beside, stacked
 
 if TYPE_CHECKING:
     from mobclip_core.profile import StudentConfig
@@ -261,7 +260,7 @@ def train_student(
     Args:
         features: Standardised features of all cells.
         beside: Edges between adjacent cells, both ways, (2, E).
-        vectors: What the graph gives these cells, see `embedding.graph_parts`, float32 (N, d).
+        vectors: What the encoder gives these cells, float32 (N, d).
         has_mobility: bool (N,).
         held_out: Cells of the blocks held out for early stopping, bool (N,).
         options: Options.
@@ -355,7 +354,4 @@ def student_vectors(
         part = torch.from_numpy(rows[start : start + _ROWS])
         shown = ({name: value[part].to(device) for name, value in x.items()} for x in (values, masks))
         vectors[start : start + _ROWS] = student(*shown).cpu().numpy()
-    if encoder.readout is not None:
-        own = stacked(features)
-        vectors += encoder.readout.of_features(own[rows], (mean_beside(beside, len(own)) @ own)[rows])
     return encoder.published(vectors)

@@ -95,8 +95,8 @@ def r2(truth: np.ndarray, predicted: np.ndarray) -> float:
     return float(1 - np.square(truth - predicted).sum() / np.square(truth - truth.mean()).sum())
 
 
-def compare(deployment: Deployment, count: int) -> None:
-    """Take out the largest regions, one after the other, and print the line."""
+def compare(deployment: Deployment, count: int, only: list[str]) -> None:
+    """Take out the largest regions (or those named), one after the other, and print the line."""
     store, keys = deployment.store, deployment.profile.regions.region_keys
     grid = store.read_all("grid_cells", ["cell", "region"], keys).sort_by("cell")
     cells, region_of = grid["cell"].to_numpy(), np.array(grid["region"].to_pylist())
@@ -105,7 +105,7 @@ def compare(deployment: Deployment, count: int) -> None:
     together: dict[str, list[dict[str, np.ndarray]]] = {}
     by_region: dict[str, dict[str, float]] = {}
     skipped: dict[str, list[str]] = {}
-    regions = sorted(keys, key=lambda key: -int((region_of == key).sum()))[:count]
+    regions = only or sorted(keys, key=lambda key: -int((region_of == key).sum()))[:count]
     for region in regions:
         with tempfile.TemporaryDirectory() as name:
             matrices = {"full": matrix_of(table["vector"])} | vectors_without(deployment, region, Path(name))
@@ -149,10 +149,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default="demo")
     parser.add_argument("--regions", type=int, default=3, help="how many, the largest first")
+    parser.add_argument("--only", nargs="+", default=[], help="these regions instead")
     parser.add_argument("--quick", action="store_true", help="one region")
     arguments = parser.parse_args()
     try:
-        compare(Deployment.open(arguments.profile), 1 if arguments.quick else arguments.regions)
+        compare(Deployment.open(arguments.profile), 1 if arguments.quick else arguments.regions, arguments.only)
     except MobclipError as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

@@ -69,6 +69,19 @@ def test_dimensions_are_centred_and_share_the_variance():
     assert vectors.var(0).max() < 10 * vectors.var(0).min()
 
 
+def test_factors_beyond_those_of_the_training_count_as_the_last_of_them():
+    features, edges, _ = world()
+    readout = fit_readout(features, edges, np.zeros((len(features), 6), dtype=np.float32), 3, 0)
+    values = stacked(features)
+    inside = readout.of_features(values, values) @ readout.rotation.T
+    np.testing.assert_allclose(inside, np.clip(values @ readout.factors, readout.lowest, readout.highest), atol=1e-5)
+    for far in (1e3, 1e6):
+        beyond = readout.of_features(far * values, far * values) @ readout.rotation.T
+        at_an_end = np.isclose(beyond, readout.lowest, atol=1e-4) | np.isclose(beyond, readout.highest, atol=1e-4)
+        assert at_an_end.mean() > 0.95
+        assert (np.abs(beyond) <= np.maximum(-readout.lowest, readout.highest) + 1e-4).all()
+
+
 def test_what_the_training_found_is_there_too():
     features, edges, _ = world()
     random = np.random.default_rng(0)
