@@ -65,8 +65,8 @@ def write_catalog(connection: "duckdb.DuckDBPyConnection", store: Store) -> dict
             connection.execute(
                 f"COMMENT ON COLUMN {view}.{quote(column.name)} IS {_literal(column.description + unit)}"
             )
-        counted = connection.execute(f"SELECT count(*) FROM {view}").fetchone()  # noqa: S608 - quoted above
-        rows[contract.name] = int(counted[0]) if counted else 0
+        [counted] = connection.execute(f"SELECT count(*) FROM {view}").fetchall()  # noqa: S608 - quoted above
+        rows[contract.name] = int(counted[0])
     return rows
 
 

@@ -130,8 +130,8 @@ def require_matching_zones(
         SourceError: Naming the table, its column and an identifier of the layer.
     """
     complete = len(materialised_regions(deployment, "zone_cells")) == len(deployment.profile.regions.region_keys)
-    example = connection.table("zone_home").min("zone").fetchone()
-    if matched == 0 and complete and example is not None and example[0] is not None:
+    [example] = connection.table("zone_home").min("zone").fetchall()
+    if matched == 0 and complete and example[0] is not None:
         raise SourceError(
             file,
             f"no row matches a zone of the layer {layer!r}",
