@@ -30,6 +30,7 @@ from mobclip_core.profile import ZoneLayer
 from mobclip_core.sources.polygons import Near, polygonal, read_polygons
 from mobclip_core.sources.remote import gdal_environment, gdal_path
 from mobclip_core.sources.tables import first_line, require_file
+from mobclip_core.sphere import unit_vectors
 from mobclip_core.store import TableRef
 from mobclip_core.subdivide import overlap_areas
 
@@ -229,13 +230,8 @@ def nearest_cells(zones: np.ndarray, cells: np.ndarray) -> np.ndarray:
         Positions in `cells`, int64, shape (n,).
     """
     points = shapely.get_coordinates(shapely.point_on_surface(zones))
-    _, nearest = cKDTree(_unit_vectors(*cell_centres(cells))).query(_unit_vectors(points[:, 0], points[:, 1]))
+    _, nearest = cKDTree(unit_vectors(*cell_centres(cells))).query(unit_vectors(points[:, 0], points[:, 1]))
     return np.asarray(nearest, dtype=np.int64)
-
-
-def _unit_vectors(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
-    x, y = np.radians(lon), np.radians(lat)
-    return np.column_stack([np.cos(y) * np.cos(x), np.cos(y) * np.sin(x), np.sin(y)])
 
 
 @dataclass(frozen=True)

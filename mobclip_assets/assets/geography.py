@@ -48,7 +48,7 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
         group=GROUP,
         kinds={"geopandas", "parquet"},
         deps=["regions", "grid_cells", *source_names(profile, "zones_")],
-        code=Code(["areal", "subdivide", "sources"], settings=zone_settings),
+        code=Code(["areal", "sphere", "subdivide", "sources"], settings=zone_settings),
     )
     def zone_cells(deployment: Deployment, region: str) -> StepResult:
         """The crosswalk from zones to cells: the share of each zone that lies in each cell, by area or by a raster.

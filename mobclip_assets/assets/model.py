@@ -9,21 +9,21 @@ from mobclip_core.deployment import Deployment, StepResult
 GROUP = "model"
 _ENCODER_MODULES = [
     f"encoder/{name}"
-    for name in (
-        *(
-            "building",
-            "training",
-            "trainer",
-            "validation",
-            "modules",
-            "loss",
-            "tiled",
-            "propagation",
-            "features",
-            "readout",
-        ),
-        *("checkpoint", "student", "alignment"),
-    )
+    for name in [
+        "building",
+        "training",
+        "trainer",
+        "validation",
+        "modules",
+        "loss",
+        "tiled",
+        "propagation",
+        "features",
+        "readout",
+        "checkpoint",
+        "student",
+        "alignment",
+    ]
 ]
 
 

@@ -129,11 +129,5 @@ def align_to_previous(
             encoder = replace(encoder, tensors=previous.tensors)
         else:
             encoder = replace(encoder, tensors={**encoder.tensors, "alignment": found.rotation})
-    return encoder, {
-        "alignment": "applied" if apply else "measured, not applied",
-        "alignment_cells": found.cells,
-        "alignment_residual_before": round(found.residual_before, 6),
-        "alignment_residual": round(found.residual, 6),
-        "alignment_cosine_before": round(found.cosine_before, 6),
-        "alignment_cosine": round(found.cosine, 6),
-    }
+    numbers = {f"alignment_{name}": round(value, 6) for name, value in vars(found).items() if name != "rotation"}
+    return encoder, {"alignment": "applied" if apply else "measured, not applied", **numbers}

@@ -23,7 +23,7 @@ from mobclip_core.encoder.line import Graph, summed_degree
 from mobclip_core.encoder.progress import Checkpoints
 from mobclip_core.encoder.propagation import neighbour_edges
 from mobclip_core.encoder.ranks import first_rank
-from mobclip_core.encoder.student import with_student
+from mobclip_core.encoder.student import train_student, with_student
 from mobclip_core.encoder.training import NOT_OF_THE_MODEL, train
 from mobclip_core.encoder.validation import training_graph, validation_mask
 from mobclip_core.errors import ContractError
@@ -65,7 +65,8 @@ def train_encoder(deployment: "Deployment") -> None:
     checkpoints = Checkpoints(store, key)
     vectors = matrix_of(nodes["vector"])
     seen = training_graph(graph, profile.encoder)
-    trained = train(features, seen, vectors, profile.encoder, directed=directed, checkpoints=checkpoints)
+    beside = neighbour_edges(features.lon, features.lat)
+    trained = train(features, seen, vectors, profile.encoder, beside=beside, directed=directed, checkpoints=checkpoints)
     if not first_rank():
         return
     counts = {
@@ -74,7 +75,7 @@ def train_encoder(deployment: "Deployment") -> None:
         "edges_kept": int(np.sum(seen.keep)),
     }
     trained = replace(trained, config={**trained.config, "inputs": inputs, "counts": counts})
-    trained, alignment = _finished(deployment, trained, features, graph)
+    trained, alignment = _finished(deployment, trained, features, graph, beside.numpy())
     with store.write_bundle(_REPORT, [], keep=1) as directory:
         (directory / "alignment.json").write_text(json.dumps(alignment))
     with store.write_bundle("encoder", []) as directory:
@@ -84,17 +85,22 @@ def train_encoder(deployment: "Deployment") -> None:
 
 
 def _finished(
-    deployment: "Deployment", trained: TrainedEncoder, features: ModalityFeatures, graph: Graph
+    deployment: "Deployment",
+    trained: TrainedEncoder,
+    features: ModalityFeatures,
+    graph: Graph,
+    beside: np.ndarray,
 ) -> tuple[TrainedEncoder, dict[str, "Count"]]:
     """The encoder with its student, turned towards the encoder before where that is wanted, and how close they are."""
     config, regions = deployment.profile.encoder, features.regions
     device = resolve_device(config.device)
-    beside = neighbour_edges(features.lon, features.lat).numpy()
     every = np.arange(len(features))
     vectors = embed(trained, graph, beside, every, lambda _: features, device)
     if config.student is not None:
         has_mobility, held_out = summed_degree(graph) > 0, validation_mask(trained.cells, config)
-        trained = with_student(trained, features, beside, vectors, has_mobility, held_out, config.student, device)
+        taught = (vectors, has_mobility, held_out)
+        student = train_student(features, beside, *taught, config.student, seed=config.seed, device=device)
+        trained = with_student(trained, student, config.student)
     return align_to_previous(deployment.store, trained, vectors, regions, apply=config.align_to_previous)
 
 

@@ -31,8 +31,8 @@ Member = Callable[["Deployment"], object]
 _LONGEST_WAIT = timedelta(minutes=30)
 """For a rank that reads its inputs, say, while the others are ready."""
 
-
 _NOTES_OF_RAY = "encoder_ray"
+"""Folder of the lake."""
 
 
 def train_together(member: Member, deployment: "Deployment") -> None:

@@ -6,7 +6,7 @@ Belongs here: what has parameters. Does not belong here: the graph product (see 
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch_geometric.nn import MLP
@@ -22,6 +22,13 @@ Tensors = Mapping[str, torch.Tensor]
 
 _SIGMOID_BIAS = -10.0
 _LOWEST_TEMPERATURE = 0.01
+
+
+def parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters for an optimiser, with weight decay on matrices only."""
+    matrices = [p for p in module.parameters() if p.dim() > 1]
+    others = [p for p in module.parameters() if p.dim() <= 1]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
 class ModalityHead(torch.nn.Module):

@@ -19,6 +19,7 @@ from torch_geometric.utils import coalesce, to_undirected
 
 from mobclip_core.encoder.line import Graph
 from mobclip_core.encoder.ranks import ALONE, Ranks
+from mobclip_core.sphere import unit_vectors
 
 _NEIGHBOURS = 6
 _NEIGHBOUR_REACH = 1.2
@@ -259,8 +260,7 @@ def neighbour_edges(lon: np.ndarray, lat: np.ndarray) -> torch.Tensor:
     n = len(lon)
     if n < 2:
         return torch.zeros(2, 0, dtype=torch.int64)
-    x, y = np.radians(lon), np.radians(lat)
-    points = np.column_stack([np.cos(y) * np.cos(x), np.cos(y) * np.sin(x), np.sin(y)])
+    points = unit_vectors(lon, lat)
     distance, other = cKDTree(points).query(points, k=min(_NEIGHBOURS, n - 1) + 1)
     distance, other = distance[:, 1:], other[:, 1:]
     near = distance <= _NEIGHBOUR_REACH * np.median(distance[:, 0])

@@ -130,8 +130,9 @@ def fit_readout(features: ModalityFeatures, edges: np.ndarray, trained: np.ndarr
     rotation = turned[: len(found)]
     of_trained = components @ turned[len(found) : len(found) + components.shape[1]]
     offset = -((mean + mean_averaged) / 2 @ by_factor @ rotation + centre @ of_trained)
-    known = (values @ by_factor.astype(np.float32) + averaged @ by_factor.astype(np.float32)) / 2
-    parts = (by_factor, known.min(axis=0), known.max(axis=0), rotation, of_trained, offset, found)
+    factors_of = by_factor.astype(np.float32)
+    known = (values @ factors_of + averaged @ factors_of) / 2
+    parts = (factors_of, known.min(axis=0), known.max(axis=0), rotation, of_trained, offset, found)
     return Readout(*(np.asarray(part, np.float32) for part in parts))
 
 

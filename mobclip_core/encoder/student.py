@@ -21,7 +21,8 @@ from torch.nn.functional import cosine_similarity, gelu
 from mobclip_core.encoder.checkpoint import TrainedEncoder
 from mobclip_core.encoder.device import deterministic
 from mobclip_core.encoder.features import ModalityFeatures
-from mobclip_core.encoder.modules import ModalityHead, Tensors
+from mobclip_core.encoder.modules import ModalityHead, Tensors, parameter_groups
+from mobclip_core.sphere import unit_vectors
 
 if TYPE_CHECKING:
     from mobclip_core.profile import StudentConfig
@@ -138,9 +139,7 @@ def student_inputs(features: ModalityFeatures, beside: np.ndarray, options: "Stu
             values[_ring(name, ring)] = torch.tensor(total / np.maximum(walks, 1)[:, None])
             masks[_ring(name, ring)] = torch.tensor(walks > 0)
     if options.coordinates:
-        lon, lat = np.radians(features.lon), np.radians(features.lat)
-        sphere = np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
-        values[_COORDINATES] = torch.tensor(sphere, dtype=torch.float32)
+        values[_COORDINATES] = torch.tensor(unit_vectors(features.lon, features.lat), dtype=torch.float32)
         masks[_COORDINATES] = torch.ones(n, dtype=torch.bool)
     return values, masks
 
@@ -177,10 +176,7 @@ class _Trainer:
             student.centre.copy_(places.mean(0))
             student.extent.copy_(_spread(places))
         self.goal = torch.tensor(vectors, device=device)
-        matrices = [p for p in student.parameters() if p.dim() > 1]
-        others = [p for p in student.parameters() if p.dim() <= 1]
-        groups = [{"params": matrices, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, lr=options.learning_rate)
+        self.optimiser = torch.optim.AdamW(parameter_groups(student, options.weight_decay), lr=options.learning_rate)
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, options.epochs)
         self.random = np.random.default_rng(seed)
 
@@ -298,19 +294,8 @@ def _state(student: Student) -> dict[str, np.ndarray]:
     return {_PREFIX + name: value.detach().cpu().numpy().copy() for name, value in student.state_dict().items()}
 
 
-def with_student(
-    encoder: TrainedEncoder,
-    features: ModalityFeatures,
-    beside: np.ndarray,
-    vectors: np.ndarray,
-    has_mobility: np.ndarray,
-    held_out: np.ndarray,
-    options: "StudentConfig",
-    device: torch.device | None = None,
-) -> TrainedEncoder:
-    """The encoder with a student beside it; arguments as of `train_student`, the seed is the encoder's."""
-    seed = encoder.options.seed
-    result = train_student(features, beside, vectors, has_mobility, held_out, options, seed=seed, device=device)
+def with_student(encoder: TrainedEncoder, result: StudentResult, options: "StudentConfig") -> TrainedEncoder:
+    """The encoder with a trained student beside it, and the options of that one."""
     config = {**encoder.config["encoder"], "student": options.model_dump(mode="json")}
     return replace(
         encoder,

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from mobclip_core.cells import parents
-from mobclip_core.encoder.modules import MobCLIP, Tensors
+from mobclip_core.encoder.modules import MobCLIP, Tensors, parameter_groups
 from mobclip_core.encoder.propagation import Adjacency
 from mobclip_core.encoder.ranks import Ranks
 from mobclip_core.encoder.tracking import Scalars
@@ -64,10 +64,7 @@ Keep = Callable[[Progress], None]
 
 def optimiser_of(model: MobCLIP, config: "EncoderConfig") -> torch.optim.AdamW:
     """AdamW with weight decay on matrices only."""
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    others = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+    return torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.learning_rate, fused=True)
 
 
 class Trainer:

@@ -82,6 +82,7 @@ def train(
     node_vectors: np.ndarray,
     config: "EncoderConfig",
     *,
+    beside: torch.Tensor | None = None,
     directed: bool = True,
     dtype: torch.dtype = torch.float32,
     checkpoints: Checkpoints | None = None,
@@ -93,6 +94,7 @@ def train(
         graph: Mobility graph over the same cells.
         node_vectors: LINE vectors, (N, d); zero rows for nodes that LINE knows nothing about.
         config: Options.
+        beside: Edges between adjacent cells, both ways, int64 (2, E); found from the cells' centres if None.
         directed: Keep the direction of flows in the propagation.
         dtype: Type of the computation.
         checkpoints: Where the training goes on from, and what it leaves for another one to go on from.
@@ -114,7 +116,7 @@ def train(
         )
     device = resolve_device(config.device)
     widths = {name: m.values.shape[1] for name, m in features.modalities.items()}
-    beside = neighbour_edges(features.lon, features.lat)
+    beside = neighbour_edges(features.lon, features.lat) if beside is None else beside
     adjacency = encoder_adjacency(graph, beside, config, directed, dtype)
     ranks = Ranks.of(_load(adjacency))
     own = ranks.nodes

@@ -14,10 +14,11 @@ from mobclip_core.contracts import GEOBENCH_LABELS
 from mobclip_core.deployment import Count, Deployment, StepResult
 from mobclip_core.errors import ContractError, SourceError
 from mobclip_core.evaluation import label_values
-from mobclip_core.evaluation.members import GridFrame, Members, city_members, unit_vectors, zone_members
+from mobclip_core.evaluation.members import GridFrame, Members, city_members, zone_members
 from mobclip_core.grid import cell_polygons
 from mobclip_core.profile import CityLabel, Label, PointLabel, PopulationLabel, RasterLabel, TaskConfig, ZoneLabel
 from mobclip_core.sources.polygons import read_polygons
+from mobclip_core.sphere import unit_vectors
 from mobclip_core.store import TableRef
 
 log = logging.getLogger(__name__)

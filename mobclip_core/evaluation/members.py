@@ -133,9 +133,3 @@ def cell_positions(lon: np.ndarray, lat: np.ndarray, grid: GridFrame) -> np.ndar
         return np.full(len(cells), -1)
     position = np.minimum(np.searchsorted(grid.cells, cells), len(grid.cells) - 1)
     return np.where(grid.cells[position] == cells, position, -1)
-
-
-def unit_vectors(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
-    """Points on the unit sphere: shape (n, 3), from degrees."""
-    lon, lat = np.radians(lon), np.radians(lat)
-    return np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])

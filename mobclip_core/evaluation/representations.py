@@ -24,8 +24,8 @@ from mobclip_core.encoder.checkpoint import TrainedEncoder
 from mobclip_core.encoder.features import ModalityFeatures, assemble_features, standardise, statistics_of
 from mobclip_core.encoder.readout import signed
 from mobclip_core.errors import ContractError, FingerprintError
-from mobclip_core.evaluation.members import unit_vectors
 from mobclip_core.profile import InputName
+from mobclip_core.sphere import unit_vectors
 from mobclip_core.store import TableRef
 from mobclip_core.vectors import matrix_of
 

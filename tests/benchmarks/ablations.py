@@ -18,17 +18,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mobclip_core.deployment import Deployment
-from mobclip_core.encoder.embedding import embed
 from mobclip_core.encoder.features import assemble_features
 from mobclip_core.encoder.line import train_line
-from mobclip_core.encoder.propagation import neighbour_edges
-from mobclip_core.encoder.training import train
 from mobclip_core.errors import MobclipError
 from mobclip_core.evaluation.representations import Representations
 from mobclip_core.evaluation.scores import score
 from mobclip_core.mobility.graph import open_graph
 from mobclip_core.profile import EncoderConfig
 from mobclip_core.store import TableRef
+from tests.benchmarks._encoder import trained_vectors
 from tests.benchmarks._report import report
 
 FEWEST_UNITS = 100
@@ -68,7 +66,6 @@ class World:
         deployment = Deployment.open(name)
         self.profile = deployment.profile
         self.features = assemble_features(deployment)
-        self.beside = neighbour_edges(self.features.lon, self.features.lat).numpy()
         self.graph = open_graph(deployment.store.bundle("mobility_graph"))
         labels = deployment.store.read(TableRef("geobench_labels"))
         counts = pc.value_counts(labels["task"]).to_pylist()
@@ -94,13 +91,11 @@ class World:
         if "batch_size" in changes:
             changes["batch_size"] *= self.profile.encoder.batch_size
         options = EncoderConfig.model_validate({**dict(self.profile.encoder), **changes, "seed": seed})
-        trained = train(self.features, self.graph, nodes, options, directed=self.profile.mobility.directed)
-        every = np.arange(len(self.features))
-        vectors = embed(trained, self.graph, self.beside, every, lambda _: self.features)
+        vectors = trained_vectors(self.features, self.graph, nodes, options, self.profile.mobility.directed)
         judged = {"splits": ["spatial"], "seeds": [seed], "probes": ["ridge"], "bootstrap": 10}
         evaluation = self.profile.evaluation.model_copy(update=judged)
         profile = self.profile.model_copy(update={"evaluation": evaluation})
-        representations = Representations(self.features.cells, {"embeddings": vectors}, trained.fingerprint)
+        representations = Representations(self.features.cells, {"embeddings": vectors}, "not kept")
         rows, _ = score(self.labels, representations, profile)
         return float(np.mean([row["r2"] for row in rows]))
 
@@ -111,8 +106,8 @@ def compare(profiles: list[str], names: list[str], seeds: list[int]) -> None:
     found: dict[str, dict[str, list[float]]] = {}
     for name in names:
         found[name] = {key: [world.r2(OPTIONS[name], seed) for seed in seeds] for key, world in worlds.items()}
-        means = {key: round(float(np.mean(values)), 4) for key, values in found[name].items()}
-        print(name, means, file=sys.stderr, flush=True)
+        told = {key: round(float(np.mean(values)), 4) for key, values in found[name].items()}
+        print(name, told, file=sys.stderr, flush=True)
     own = found[OWN]
     by_option = {
         name: {
@@ -125,17 +120,13 @@ def compare(profiles: list[str], names: list[str], seeds: list[int]) -> None:
         for name, by_profile in found.items()
         if name != OWN
     }
-    value, baseline = (
-        float(np.mean([np.mean(values) for values in found[name].values()])) if name in found else None
-        for name in (OWN, PAPER)
-    )
-    assert value is not None
+    means = {name: float(np.mean([*by_profile.values()])) for name, by_profile in found.items()}
     report(
         "ablations",
-        value,
+        means[OWN],
         "mean R2 on spatial blocks",
         n=sum(len(world.features) for world in worlds.values()),
-        baseline=baseline,
+        baseline=means.get(PAPER),
         seeds=seeds,
         own={key: round(float(np.mean(values)), 4) for key, values in own.items()},
         by_option=by_option,

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from sklearn.metrics import r2_score
 
 from mobclip_core.cells import parents
 from mobclip_core.deployment import Deployment
@@ -28,6 +29,7 @@ from mobclip_core.encoder.checkpoint import TrainedEncoder
 from mobclip_core.encoder.embedding import build_embeddings
 from mobclip_core.encoder.features import FEATURE_TABLES, assemble_features
 from mobclip_core.encoder.line import build_node_embeddings
+from mobclip_core.encoder.readout import stacked
 from mobclip_core.encoder.subgraphs import graph_among
 from mobclip_core.errors import MobclipError
 from mobclip_core.evaluation.probes import ridge_predictions
@@ -65,8 +67,7 @@ def vectors_without(deployment: Deployment, region: str, folder: Path) -> dict[s
     assert store.read(TableRef("embeddings", region))["source"].unique().to_pylist() == ["student"]
     table = store.read_all("embeddings", ["cell", "vector"], profile.regions.region_keys).sort_by("cell")
     features = assemble_features(whole, None, TrainedEncoder.load(store.bundle("encoder")).statistics)
-    raw = [column for m in features.modalities.values() for column in (m.values, m.mask[:, None])]
-    return {"student": matrix_of(table["vector"]), "raw": np.concatenate(raw, axis=1, dtype=np.float32)}
+    return {"student": matrix_of(table["vector"]), "raw": stacked(features)}
 
 
 def predictions_of(
@@ -88,11 +89,6 @@ def predictions_of(
         X = np.asarray(units.weights @ matrices[method])
         found[method] = ridge_predictions(X, units.targets, split)[0][held]
     return found
-
-
-def r2(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """1 - squared error over squared deviation from the mean of those tested."""
-    return float(1 - np.square(truth - predicted).sum() / np.square(truth - truth.mean()).sum())
 
 
 def compare(deployment: Deployment, count: int, only: list[str]) -> None:
@@ -122,11 +118,11 @@ def compare(deployment: Deployment, count: int, only: list[str]) -> None:
                     skipped.setdefault(region, []).append(task)
                     continue
                 for method in METHODS:
-                    scores[method].append(r2(column["truth"], column[method]))
+                    scores[method].append(r2_score(column["truth"], column[method]))
         by_region[region] = {method: round(float(np.mean(values)), 4) for method, values in scores.items()}
         print(f"{region}: {json.dumps(by_region[region])}", file=sys.stderr, flush=True)
     by_task = {
-        task: {m: round(r2(*(np.concatenate([c[k] for c in found]) for k in ("truth", m))), 4) for m in METHODS}
+        task: {m: round(r2_score(*(np.concatenate([c[k] for c in found]) for k in ("truth", m))), 4) for m in METHODS}
         for task, found in sorted(together.items())
     }
     full, student, raw = (float(np.mean([row[method] for row in by_task.values()])) for method in METHODS)

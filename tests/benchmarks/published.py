@@ -21,11 +21,7 @@ from typing import Any
 import numpy as np
 
 from mobclip_core.deployment import Deployment
-from mobclip_core.encoder.device import resolve_device
-from mobclip_core.encoder.embedding import embed
 from mobclip_core.encoder.features import assemble_features
-from mobclip_core.encoder.propagation import neighbour_edges
-from mobclip_core.encoder.training import train
 from mobclip_core.errors import MobclipError
 from mobclip_core.evaluation.representations import Representations
 from mobclip_core.evaluation.scores import read_scores, score
@@ -33,6 +29,7 @@ from mobclip_core.mobility.graph import open_graph
 from mobclip_core.profile import EncoderConfig
 from mobclip_core.store import TableRef
 from mobclip_core.vectors import matrix_of
+from tests.benchmarks._encoder import trained_vectors
 from tests.benchmarks._report import report
 
 
@@ -45,10 +42,7 @@ def published_vectors(deployment: Deployment, rate: float) -> np.ndarray:
     )
     features, graph = assemble_features(deployment), open_graph(store.bundle("mobility_graph"))
     nodes = matrix_of(store.read(TableRef("node_embeddings"))["vector"])
-    trained = train(features, graph, nodes, config, directed=profile.mobility.directed)
-    beside = neighbour_edges(features.lon, features.lat).numpy()
-    every = np.arange(len(features))
-    return embed(trained, graph, beside, every, lambda _: features, resolve_device(ours.device))
+    return trained_vectors(features, graph, nodes, config, profile.mobility.directed)
 
 
 def by_task(rows: Iterable[dict[str, Any]], split: str) -> dict[str, float]:

@@ -99,7 +99,8 @@ def test_every_subset_of_the_modalities_has_a_vector(options, world):
     table = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
     trained = train(features, graph, table, options(max_epochs=1, normalise_output=True))
     vectors, held = np.asarray(trained.tensors["node_table"]), np.arange(40) < 8
-    trained = with_student(trained, features, beside(features), vectors, held | ~held, held, student_options(epochs=2))
+    student = train_student(features, beside(features), vectors, held | ~held, held, student_options(epochs=2))
+    trained = with_student(trained, student, student_options(epochs=2))
     names = list(features.modalities)
     found = []
     for shown in itertools.chain.from_iterable(itertools.combinations(names, k) for k in range(4)):

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 import shapely
 
-from mobclip_core.evaluation.members import GridFrame, cell_positions, city_members, unit_vectors, weigh, zone_members
+from mobclip_core.evaluation.members import GridFrame, cell_positions, city_members, weigh, zone_members
+from mobclip_core.sphere import unit_vectors
 
 SQUARES = np.array([shapely.box(x, 0, x + 1, 1) for x in range(4)])
 
