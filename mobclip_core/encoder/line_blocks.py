@@ -341,28 +341,33 @@ def train_blocks(
         threads: Threads; those of the machine if None. They change no bit.
     """
     shared, done, pairs = context is vertex, 0, samples * (1 + negatives)
-    passes = min(passes, samples)
     edges = Edges.of(graph, noise)
-    n, d = vertex.shape
     with ThreadPoolExecutor(threads or cpu_count()) as pool:
-        for number in range(passes):
-            random = np.random.default_rng([seed, number])
-            size = samples * (number + 1) // passes - samples * number // passes
-            source, target = draw(edges, size, random)
-            parts = parts_of(n, d, min(n, size))
-            # of one part all pairs are mixed as they are
-            length = size if parts == 1 else n
-            for start in range(0, size, length):
-                rows = slice(start, start + length)
-                ends = (source[rows], target[rows])
-                now = deal(edges, *ends, negatives=negatives, parts=parts, random=random, pool=pool)
-                for group in rounds_of(parts, shared, random):
-                    blocks = [[(i, j), (j, i)] if shared and i != j else [(i, j)] for i, j in group]
-                    visit = partial(_visit, now, vertex, context, np.float32(rate(done / pairs)))
-                    found = list(pool.map(visit, blocks))
-                    done += sum(count for _, _, count in found)
-                    objective, count = sum(o for o, _, _ in found) * (1 + negatives), sum(t for _, t, _ in found)
-                    told(done / pairs, objective, count)
+        for now, random in _turns(edges, samples, min(passes, samples), negatives, vertex.shape[1], seed, pool):
+            for group in rounds_of(now.parts, shared, random):
+                blocks = [[(i, j), (j, i)] if shared and i != j else [(i, j)] for i, j in group]
+                visit = partial(_visit, now, vertex, context, np.float32(rate(done / pairs)))
+                found = list(pool.map(visit, blocks))
+                done += sum(count for _, _, count in found)
+                objective, count = sum(o for o, _, _ in found) * (1 + negatives), sum(t for _, t, _ in found)
+                told(done / pairs, objective, count)
+
+
+def _turns(
+    edges: Edges, samples: int, passes: int, negatives: int, dimensions: int, seed: int, pool: ThreadPoolExecutor
+) -> Iterator[tuple[Turn, np.random.Generator]]:
+    """All turns of all passes, each with the generator of its pass."""
+    n = len(edges.noise)
+    for number in range(passes):
+        random = np.random.default_rng([seed, number])
+        size = samples * (number + 1) // passes - samples * number // passes
+        source, target = draw(edges, size, random)
+        parts = parts_of(n, dimensions, min(n, size))
+        # of one part all pairs are mixed as they are
+        length = size if parts == 1 else n
+        for start in range(0, size, length):
+            ends = (part[start : start + length] for part in (source, target))
+            yield deal(edges, *ends, negatives=negatives, parts=parts, random=random, pool=pool), random
 
 
 def _visit(
