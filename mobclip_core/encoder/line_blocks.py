@@ -4,7 +4,7 @@ Belongs here: drawing samples, sorting them into blocks, the order in which bloc
 pairs. Does not belong here: the objective and the choice of device (see `line`).
 
 A sample is an edge and its noise nodes: pairs of nodes, the first to be drawn together, the others apart. In every turn
-the nodes are dealt at random into P parts, and the pairs of about as many samples as there are nodes are sorted into
+the nodes are dealt at random into P parts, and the pairs of half as many samples as there are nodes are sorted into
 blocks by the parts of their two ends. The blocks of one round share neither a source part nor a target part, and are
 worked on in parallel, as Zhu et al. 2019 (GraphVite, section 3.2, https://arxiv.org/abs/1903.00757) and Lerer et al.
 2019 (PyTorch-BigGraph, section 4, https://arxiv.org/abs/1903.12287) do. Two things differ from these, for link
@@ -37,6 +37,8 @@ _MOST_PARTS = 16
 """As many threads have work at a time, half as many by the first order."""
 _SAMPLES_OF_A_BLOCK = 400
 """Fewer would not pay for the rows that they bring into the cache."""
+_SAMPLES_OF_A_NODE = 0.5
+"""In a turn. The area under the curve of link prediction is 0.0003 less at twice as many; fewer cost speed."""
 _CHUNK = 1 << 15
 """Samples whose noise one thread draws at a time."""
 _SLOTS = 1 << 11
@@ -362,9 +364,11 @@ def _turns(
         random = np.random.default_rng([seed, number])
         size = samples * (number + 1) // passes - samples * number // passes
         source, target = draw(edges, size, random)
-        parts = parts_of(n, dimensions, min(n, size))
-        # of one part all pairs are mixed as they are
-        length = size if parts == 1 else n
+        length = min(max(int(_SAMPLES_OF_A_NODE * n), 1), size)
+        parts = parts_of(n, dimensions, length)
+        if parts == 1:
+            # all pairs are mixed as they are
+            length = size
         for start in range(0, size, length):
             ends = (part[start : start + length] for part in (source, target))
             yield deal(edges, *ends, negatives=negatives, parts=parts, random=random, pool=pool), random
