@@ -184,14 +184,14 @@ def status(profile: ProfileOption = "demo", as_json: JsonOption = False) -> None
 def scores(profile: ProfileOption = "demo", as_json: JsonOption = False) -> None:
     """Show the GeoBench scores: R2 out of sample, mean over seeds, embeddings beside baselines."""
     from mobclip_core.deployment import Deployment
-    from mobclip_core.evaluation.scores import read_scores, scores_markdown
+    from mobclip_core.evaluation.scores import NEIGHBOURS, read_scores, scores_markdown
 
     with _readable_errors():
         rows = read_scores(Deployment.open(profile))
     if as_json:
         out.print_json(json.dumps(rows))
         return
-    for split, probe in dict.fromkeys((row["split"], row["probe"]) for row in rows):
+    for split, probe in dict.fromkeys((row["split"], row["probe"]) for row in rows if row["probe"] != NEIGHBOURS):
         out.print(f"[bold]{profile}[/]: R2 out of sample, {split} split, {probe} probe, mean over seeds")
         out.print(Markdown(scores_markdown(rows, split, probe)))
     out.print("* an input of the method overlaps with the label", highlight=False)

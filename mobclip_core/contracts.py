@@ -218,9 +218,12 @@ GEOBENCH_SCORES = TableContract(
         Column("profile", pa.string(), "profile name"),
         Column("task", pa.string(), "task code"),
         Column(
-            "method", pa.string(), "representation: embeddings, coordinates, raw_features, pca_128, or one modality"
+            "method",
+            pa.string(),
+            "representation: embeddings, coordinates, spherical_harmonics, spatial_neighbours, raw_features, pca_128, "
+            "or one modality",
         ),
-        Column("probe", pa.string(), "ridge or lightgbm"),
+        Column("probe", pa.string(), "ridge, lightgbm, or neighbours (of the method spatial_neighbours)"),
         Column("split", pa.string(), "random or spatial"),
         Column("seed", pa.int64(), "seed of split and probe", minimum=0),
         Column("n", pa.int64(), "labelled units", minimum=1),

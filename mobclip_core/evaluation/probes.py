@@ -1,4 +1,4 @@
-"""The two probes that read a label out of a representation: ridge regression and boosted trees.
+"""The probes that read a label out of a representation: ridge regression, boosted trees, and nearest neighbours.
 
 Belongs here: fitting and out-of-sample predictions, made fast for many targets and folds. Does not belong here:
 scoring, splits, representations.
@@ -10,11 +10,20 @@ from typing import Any
 import lightgbm
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
+from scipy.spatial import KDTree
 
 from mobclip_core.evaluation.splits import Split
 
 ALPHAS: tuple[float, ...] = tuple(10.0**power for power in range(-1, 6))
 """Ridge penalties to choose from, for standardised features."""
+
+NEIGHBOURS: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+"""Numbers of neighbours to choose from."""
+
+_CHOOSING_UNITS = 5000
+"""Of a part: so many decide the number of neighbours well enough."""
+_CLOSE = 1e-6
+"""Added to distances: on the unit sphere 6 m."""
 
 _CONSTANT_VARIANCE = 1e-9
 
@@ -136,6 +145,50 @@ def _factor(matrix: np.ndarray, alpha: float) -> Any:
     shifted = matrix.copy()
     shifted.flat[:: len(matrix) + 1] += alpha
     return cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
+
+
+def neighbour_predictions(X: np.ndarray, Y: np.ndarray, split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Out-of-sample means of the nearest training units, weighted by the inverse of their distance.
+
+    What a place's surroundings alone tell: the baseline that a random split flatters (Shepard 1968). The number of
+    neighbours is chosen for each target and each fit by cross-validation over the parts left for training.
+
+    Args:
+        X: Places, shape (n, dimensions).
+        Y: Targets, shape (n, targets).
+        split: The split.
+
+    Returns:
+        Predictions, float64, shape (n, targets), NaN for units that are never tested; and the numbers chosen, shape
+        (fits, targets).
+    """
+    Y = np.asarray(Y, dtype=np.float64)
+    parts = [int(part) for part in np.unique(split.part)]
+    predictions = np.full(Y.shape, np.nan)
+    chosen = np.empty((len(split.held_out), Y.shape[1]), dtype=np.int64)
+    for fit, held_out in enumerate(split.held_out):
+        rest = [part for part in parts if part not in held_out]
+        errors = np.zeros((len(NEIGHBOURS), Y.shape[1]))
+        for part in rest if len(rest) > 1 else ():
+            units = np.flatnonzero(split.part == part)
+            units = units[:: -(-len(units) // _CHOOSING_UNITS)]
+            known = np.isin(split.part, rest) & (split.part != part)
+            errors += ((_neighbour_means(X[known], Y[known], X[units]) - Y[units]) ** 2).sum(axis=1)
+        # the smoother one on a tie
+        best = len(NEIGHBOURS) - 1 - np.argmin(errors[::-1], axis=0)
+        chosen[fit] = np.asarray(NEIGHBOURS)[best]
+        known, tested = np.isin(split.part, rest), np.isin(split.part, held_out)
+        predictions[tested] = _neighbour_means(X[known], Y[known], X[tested])[best, :, np.arange(Y.shape[1])].T
+    return predictions, chosen
+
+
+def _neighbour_means(known: np.ndarray, Y: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Means by every number of neighbours: shape (numbers, wanted, targets)."""
+    most = min(NEIGHBOURS[-1], len(known))
+    distance, index = KDTree(known).query(wanted, k=np.arange(1, most + 1))
+    weight = 1 / (distance + _CLOSE)
+    total, mass = np.cumsum(weight[..., None] * Y[index], axis=1), np.cumsum(weight, axis=1)
+    return np.stack([total[:, min(k, most) - 1] / mass[:, min(k, most) - 1, None] for k in NEIGHBOURS])
 
 
 TREES = 100

@@ -7,6 +7,8 @@ averaging over units, probes.
 | --- | --- | --- |
 | `embeddings` | the cell's embedding | all |
 | `coordinates` | longitude, latitude and the three coordinates on the unit sphere | none |
+| `spherical_harmonics` | the real spherical harmonics of degree below 20 at the cell's centre | none |
+| `spatial_neighbours` | the three coordinates on the unit sphere, for the probe of this name alone | none |
 | `raw_features` | the four modalities below, side by side | all |
 | `pca_128` | the first 128 principal components of `raw_features`, fitted on all cells | all |
 | `poi`, `imagery`, `census` | the encoder's input: standardised, 0 where absent; 0/1 for presence | itself |
@@ -25,15 +27,19 @@ from mobclip_core.encoder.features import ModalityFeatures, assemble_features, s
 from mobclip_core.encoder.readout import signed
 from mobclip_core.errors import ContractError, FingerprintError
 from mobclip_core.profile import InputName
-from mobclip_core.sphere import unit_vectors
+from mobclip_core.sphere import spherical_harmonics, unit_vectors
 from mobclip_core.store import TableRef
 from mobclip_core.vectors import matrix_of
 
 PCA_COMPONENTS = 128
+HARMONIC_DEGREES = 20
+"""400 columns, waves down to some 2,000 km."""
 INPUTS: tuple[InputName, ...] = ("poi", "imagery", "census", "mobility")
 METHOD_INPUTS: Mapping[str, frozenset[InputName]] = {
     "embeddings": frozenset(INPUTS),
     "coordinates": frozenset(),
+    "spherical_harmonics": frozenset(),
+    "spatial_neighbours": frozenset(),
     "raw_features": frozenset(INPUTS),
     "pca_128": frozenset(INPUTS),
 } | {name: frozenset([name]) for name in INPUTS}
@@ -71,6 +77,8 @@ def load_representations(deployment: Deployment) -> Representations:
     matrices = {
         "embeddings": vectors,
         "coordinates": _coordinates(features),
+        "spherical_harmonics": spherical_harmonics(features.lon, features.lat, HARMONIC_DEGREES),
+        "spatial_neighbours": unit_vectors(features.lon, features.lat),
         "raw_features": raw,
         "pca_128": principal_components(raw, PCA_COMPONENTS),
     }

@@ -24,7 +24,7 @@ from mobclip_core.deployment import Count, Deployment, StepResult
 from mobclip_core.encoder import card
 from mobclip_core.encoder.checkpoint import TrainedEncoder
 from mobclip_core.errors import ContractError
-from mobclip_core.evaluation.probes import LightGBMProbe, ridge_predictions
+from mobclip_core.evaluation.probes import LightGBMProbe, neighbour_predictions, ridge_predictions
 from mobclip_core.evaluation.representations import METHOD_INPUTS, Representations, load_representations
 from mobclip_core.evaluation.splits import Split, random_split, spatial_split
 from mobclip_core.plots import score_bars
@@ -32,6 +32,9 @@ from mobclip_core.profile import EvaluationConfig, Profile
 from mobclip_core.store import TableRef
 
 log = logging.getLogger(__name__)
+
+NEIGHBOURS = "neighbours"
+"""The probe of the method `spatial_neighbours`; tables and plots of the ridge probe show it too."""
 
 MIN_UNITS = 10
 """A task with fewer labelled units is not scored."""
@@ -79,7 +82,8 @@ def build_geobench_scores(deployment: Deployment) -> StepResult:
     rows, counts = score(labels, representations, deployment.profile)
     table = pa.Table.from_pylist(rows, GEOBENCH_SCORES.schema())
     written = deployment.store.write(TableRef("geobench_scores"), table)
-    ridge = [row for method in METHOD_INPUTS for row in rows if (row["method"], row["probe"]) == (method, "ridge")]
+    shown = ("ridge", NEIGHBOURS)
+    ridge = [row for method in METHOD_INPUTS for row in rows if row["method"] == method and row["probe"] in shown]
     splits = sorted({row["split"] for row in ridge})
     pictures = {"Scores": score_bars(ridge, f"{deployment.profile.name}: out-of-sample R2, ridge")} if ridge else {}
     tables = {f"R2, {name} split, ridge": scores_markdown(rows, name) for name in splits}
@@ -205,7 +209,7 @@ def _method_scores(
     method: str, X: np.ndarray, units: UnitSet, splits: list[_Scored], profile: Profile, encoder: str
 ) -> Iterator[dict[str, Any]]:
     evaluation = profile.evaluation
-    probes = set(evaluation.probes)
+    probes: set[str] = {NEIGHBOURS} if method == "spatial_neighbours" else set(evaluation.probes)
     if len(X) < evaluation.small_sample or method not in evaluation.lightgbm_methods:
         probes -= {"lightgbm"}
     trees = LightGBMProbe(X) if "lightgbm" in probes else None
@@ -213,6 +217,8 @@ def _method_scores(
         for probe in sorted(probes):
             if probe == "lightgbm" and trees is not None:
                 predictions = trees.predictions(units.targets, scored.split)
+            elif probe == NEIGHBOURS:
+                predictions, _ = neighbour_predictions(X, units.targets, scored.split)
             else:
                 predictions, _ = ridge_predictions(X, units.targets, scored.split, common_scale=method == "pca_128")
             truth, predicted = units.targets[scored.tested], predictions[scored.tested]
@@ -290,7 +296,7 @@ def read_scores(deployment: Deployment) -> list[dict[str, Any]]:
 
 def scores_markdown(rows: Iterable[dict[str, Any]], split: str, probe: str = "ridge") -> str:
     """Task x method table of the mean R2 over seeds; `*` marks scores whose inputs overlap with the label."""
-    chosen = [row for row in rows if row["split"] == split and row["probe"] == probe]
+    chosen = [row for row in rows if row["split"] == split and row["probe"] in (probe, NEIGHBOURS)]
     methods = [method for method in METHOD_INPUTS if any(row["method"] == method for row in chosen)]
     lines = ["| task | n | " + " | ".join(methods) + " |", "| --- | ---: |" + " ---: |" * len(methods)]
     for task in sorted({row["task"] for row in chosen}):

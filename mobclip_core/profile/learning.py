@@ -161,7 +161,17 @@ class EncoderConfig(Settings):
 
 
 InputName = Literal["poi", "imagery", "census", "mobility"]
-MethodName = Literal["embeddings", "coordinates", "raw_features", "pca_128", "poi", "imagery", "census", "mobility"]
+MethodName = Literal[
+    "embeddings",
+    "coordinates",
+    "spherical_harmonics",
+    "raw_features",
+    "pca_128",
+    "poi",
+    "imagery",
+    "census",
+    "mobility",
+]
 
 
 class RasterLabel(Settings):

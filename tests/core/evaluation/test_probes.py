@@ -2,10 +2,17 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
+from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mobclip_core.evaluation.probes import ALPHAS, LightGBMProbe, ridge_predictions
+from mobclip_core.evaluation.probes import (
+    ALPHAS,
+    NEIGHBOURS,
+    LightGBMProbe,
+    neighbour_predictions,
+    ridge_predictions,
+)
 from mobclip_core.evaluation.splits import random_split, spatial_split
 
 
@@ -102,3 +109,54 @@ def test_lightgbm_predicts_only_what_is_held_out_and_never_sees_its_labels():
     np.testing.assert_array_equal(np.isnan(predictions[:, 0]), ~split.tested)
     Y[split.tested] = 1e6
     np.testing.assert_array_equal(predictions, probe.predictions(Y, split))
+
+
+def neighbour_reference(X, y, split):
+    """The same nested cross-validation with scikit-learn's regressor."""
+
+    def regressor(k, known):
+        weights = lambda distance: 1 / (distance + 1e-6)  # noqa: E731
+        return KNeighborsRegressor(min(k, known.sum()), weights=weights).fit(X[known], y[known])
+
+    predictions, numbers = np.full(len(y), np.nan), []
+    for held_out in split.held_out:
+        test = np.isin(split.part, held_out)
+        errors = []
+        for k in NEIGHBOURS:
+            error = 0.0
+            for part in set(split.part[~test]):
+                validation = split.part == part
+                found = regressor(k, ~test & ~validation).predict(X[validation])
+                error += ((found - y[validation]) ** 2).sum()
+            errors.append(error)
+        numbers.append(NEIGHBOURS[len(errors) - 1 - int(np.argmin(errors[::-1]))])
+        predictions[test] = regressor(numbers[-1], ~test).predict(X[test])
+    return predictions, numbers
+
+
+@pytest.mark.parametrize("n", [90, 25])
+@pytest.mark.parametrize("kind", ["random", "80/20", "spatial"])
+def test_neighbours_equal_scikit_learn(n, kind):
+    rng = np.random.default_rng(n)
+    X = rng.normal(size=(n, 3))
+    Y = np.column_stack([np.sin(2 * X[:, 0]), X[:, 1] + rng.normal(size=n)])
+    split = {
+        "random": random_split(n, 1, folds=4, small_sample=1000),
+        "80/20": random_split(n, 1, folds=4, small_sample=2),
+        "spatial": spatial_split(np.arange(n) // 7, 1, folds=5),
+    }[kind]
+    predictions, chosen = neighbour_predictions(X, Y, split)
+    for target in range(2):
+        expected, numbers = neighbour_reference(X, Y[:, target], split)
+        assert chosen[:, target].tolist() == numbers
+        np.testing.assert_allclose(predictions[:, target], expected, rtol=1e-9)
+        np.testing.assert_array_equal(np.isnan(predictions[:, target]), ~split.tested)
+
+
+def test_neighbours_in_one_place_are_averaged_and_never_see_the_labels_held_out():
+    X, Y = np.zeros((40, 3)), np.arange(40.0)[:, None]
+    split = random_split(40, 0, folds=5, small_sample=10)
+    predictions, _ = neighbour_predictions(X, Y, split)
+    assert np.isfinite(predictions[split.tested]).all()
+    Y[split.tested] = 1e6
+    np.testing.assert_array_equal(predictions, neighbour_predictions(X, Y, split)[0])

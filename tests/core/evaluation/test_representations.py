@@ -18,6 +18,8 @@ def test_every_method_has_a_matrix_over_all_cells(world):
     assert widths == {
         "embeddings": 12,
         "coordinates": 5,
+        "spherical_harmonics": 400,
+        "spatial_neighbours": 3,
         "poi": 12,
         "imagery": 7,
         "census": 4,

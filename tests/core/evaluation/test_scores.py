@@ -178,7 +178,14 @@ def test_scores_say_what_is_there_and_nothing_that_is_not(world):
     assert mean_r2(rows, task="SMO", method="embeddings", probe="lightgbm", split="random") < 0.05
     assert result.counts["tasks_scored"] == 4
     assert {row["method"] for row in rows if row["probe"] == "lightgbm"} == {"embeddings", "coordinates"}
-    assert len(rows) == 4 * 2 * 2 * (8 + 2)
+    # 9 methods of the ridge probe, 2 of trees, and the neighbours
+    assert len(rows) == 4 * 2 * 2 * (9 + 2 + 1)
+    # neighbours do so too, and find nothing in noise
+    neighbours = {"method": "spatial_neighbours", "probe": "neighbours"}
+    assert {row["probe"] for row in rows if row["method"] == "spatial_neighbours"} == {"neighbours"}
+    assert mean_r2(rows, task="SMO", split="random", **neighbours) > 0.9
+    assert mean_r2(rows, task="SMO", split="spatial", **neighbours) < 0.3
+    assert mean_r2(rows, task="NOI", split="spatial", **neighbours) <= 0.02
     assert result.pictures["Scores"].startswith(b"\x89PNG")
     assert set(result.markdown) == {"R2, random split, ridge", "R2, spatial split, ridge"}
     assert result.markdown["R2, spatial split, ridge"].count("\n") == 6
@@ -190,13 +197,20 @@ def test_rows_have_the_keys_that_others_read_and_every_unit_is_tested_under_bloc
     _, rows = score(world, labels, overlaps=["census"], block_resolution=4, seeds=[3], small_sample=1000)
     wanted = {"profile", "task", "method", "probe", "split", "seed", "n", "r2", "r2_low", "r2_high", "leak"}
     assert wanted <= set(rows[0])
-    assert {row["probe"] for row in rows} == {"ridge"}
+    assert {row["probe"] for row in rows} == {"ridge", "neighbours"}
     assert {(row["profile"], row["seed"], row["n"], row["n_test"]) for row in rows} == {
         ("tiny", 3, len(world.cells), len(world.cells))
     }
     leaks = {row["method"]: row["leak"] for row in rows}
     assert [m for m, leak in leaks.items() if leak] == ["census", "embeddings", "pca_128", "raw_features"]
-    assert [m for m, leak in leaks.items() if not leak] == ["coordinates", "imagery", "mobility", "poi"]
+    assert [m for m, leak in leaks.items() if not leak] == [
+        "coordinates",
+        "imagery",
+        "mobility",
+        "poi",
+        "spatial_neighbours",
+        "spherical_harmonics",
+    ]
 
 
 def test_a_random_split_of_a_large_sample_tests_a_fifth(world):
