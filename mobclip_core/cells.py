@@ -6,9 +6,20 @@ geometry (see `grid`).
 
 import numpy as np
 
+_MODE_SHIFT = np.uint64(59)
+_CELL_MODE = 1
 _RESOLUTION_SHIFT = np.uint64(52)
 _DIGIT_BITS = 3
 _MAX_RESOLUTION = 15
+
+
+def are_cells(ids: np.ndarray) -> bool:
+    """Whether all node ids are H3 cells: the five leading bits of the index are its mode, 1 for a cell.
+
+    Args:
+        ids: uint64, shape (n,).
+    """
+    return bool(np.all(np.asarray(ids, dtype=np.uint64) >> _MODE_SHIFT == _CELL_MODE))
 
 
 def resolution_of(cells: np.ndarray) -> np.ndarray:

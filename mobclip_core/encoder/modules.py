@@ -22,6 +22,8 @@ Tensors = Mapping[str, torch.Tensor]
 
 _SIGMOID_BIAS = -10.0
 _LOWEST_TEMPERATURE = 0.01
+_OTHER_TEMPERATURE = 0.5
+"""Of a modality that is none of the paper's."""
 
 
 def parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -98,7 +100,8 @@ class MobCLIP(torch.nn.Module):
         d = config.dimensions
         # sums over modalities run in this order: it decides the last bit
         widths = dict(sorted(widths.items()))
-        self.temperatures = {str(name): value for name, value in config.temperatures.items()}
+        named = {str(name): value for name, value in config.temperatures.items()}
+        self.temperatures = {name: named.get(name, _OTHER_TEMPERATURE) for name in widths}
         sigmoid = config.contrast == "sigmoid"
         self.contrast = StarLoss(
             {str(k): v for k, v in config.modality_weights.items()}, sigmoid, config.precision == "bf16", ranks

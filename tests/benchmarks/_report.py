@@ -6,7 +6,7 @@ import resource
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -55,7 +55,7 @@ class PeakMemory:
 
 def report(
     benchmark: str,
-    value: float,
+    value: float | Mapping[str, float],
     unit: str,
     *,
     n: int,
@@ -65,14 +65,15 @@ def report(
 ) -> None:
     """Print the result: `ratio` is ours over the baseline for rates, so that bigger is better.
 
-    `extra` are more keys, or take the place of one: `peak_mib` where a child process did the work.
+    A value of several numbers has no ratio. `extra` are more keys, or take the place of one: `peak_mib` where a child
+    process did the work.
     """
     line = {
         "benchmark": benchmark,
         "value": value,
         "unit": unit,
         "baseline": baseline,
-        "ratio": None if baseline is None else value / baseline,
+        "ratio": None if baseline is None or isinstance(value, Mapping) else value / baseline,
         "floor_ratio": floor_ratio,
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "device": f"cpu {platform.machine()}",

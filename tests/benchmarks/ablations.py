@@ -11,15 +11,18 @@ options over the profiles, `baseline` that of the paper's.
 
 import argparse
 import sys
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy import sparse
 
 from mobclip_core.deployment import Deployment
-from mobclip_core.encoder.features import assemble_features
+from mobclip_core.encoder.features import ModalityFeatures, assemble_features
 from mobclip_core.encoder.line import train_line
+from mobclip_core.encoder.propagation import neighbour_edges
 from mobclip_core.errors import MobclipError
 from mobclip_core.evaluation.representations import Representations
 from mobclip_core.evaluation.scores import score
@@ -55,8 +58,33 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "batches four times as large": {"batch_size": 4},
     "LINE of both orders": {"line": "both"},
     "no LINE": {"line": None},
+    "without POIs": {"without": "poi"},
+    "without imagery": {"without": "imagery"},
+    "without census": {"without": "census"},
+    "adjacency in place of mobility": {"adjacency": True},
+    "without mobility and adjacency": {"line": None, "layers": 0},
 }
-"""Changes of the profile's options; `line` is the order of the node vectors, `batch_size` a factor."""
+"""Changes of the profile's options. `line` is the order of the node vectors, `batch_size` a factor, `without` a modality
+that is left out; `adjacency`: the edges between adjacent cells are the graph, of LINE too."""
+
+
+@dataclass(frozen=True)
+class AdjacentCells:
+    """The graph of adjacent cells, in the form that LINE and the encoder read."""
+
+    cells: np.ndarray
+    indptr: np.ndarray
+    indices: np.ndarray
+    weight: np.ndarray
+    keep: np.ndarray
+
+    @classmethod
+    def of(cls, features: ModalityFeatures) -> "AdjacentCells":
+        """That of the cells of some features, every edge of weight 1."""
+        one, other = neighbour_edges(features.lon, features.lat).numpy()
+        matrix = sparse.csr_array((np.ones(len(one), np.float32), (one, other)), shape=(len(features), len(features)))
+        indptr, indices = matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32)
+        return cls(features.cells, indptr, indices, matrix.data, np.ones(matrix.nnz, dtype=bool))
 
 
 class World:
@@ -71,27 +99,32 @@ class World:
         counts = pc.value_counts(labels["task"]).to_pylist()
         many = [found["values"] for found in counts if found["counts"] >= FEWEST_UNITS]
         self.labels = labels.filter(pc.is_in(labels["task"], pa.array(many)))
-        self._nodes: dict[tuple[str | None, int], np.ndarray] = {}
+        self.adjacent = AdjacentCells.of(self.features)
+        self._nodes: dict[tuple[str | None, bool, int], np.ndarray] = {}
 
-    def nodes(self, order: str | None, seed: int) -> np.ndarray:
+    def nodes(self, order: str | None, adjacency: bool, seed: int) -> np.ndarray:
         """LINE vectors of an order, zeros for None: (N, d)."""
-        if (order, seed) not in self._nodes:
+        key = (order, adjacency, seed)
+        if key not in self._nodes:
             options = self.profile.line.model_copy(update={"order": order, "seed": seed})
-            self._nodes[order, seed] = (
-                train_line(self.graph, options).vertex
+            self._nodes[key] = (
+                train_line(self.adjacent if adjacency else self.graph, options).vertex
                 if order
                 else np.zeros((len(self.features), options.dimensions), np.float32)
             )
-        return self._nodes[order, seed]
+        return self._nodes[key]
 
     def r2(self, changes: dict[str, Any], seed: int) -> float:
         """Mean R2 over tasks on the spatial blocks of a seed, of an encoder trained with that seed."""
         changes = dict(changes)
-        nodes = self.nodes(changes.pop("line", self.profile.line.order), seed)
+        adjacency, without = changes.pop("adjacency", False), changes.pop("without", None)
+        nodes = self.nodes(changes.pop("line", self.profile.line.order), adjacency, seed)
+        modalities = {name: found for name, found in self.features.modalities.items() if name != without}
+        features, graph = replace(self.features, modalities=modalities), self.adjacent if adjacency else self.graph
         if "batch_size" in changes:
             changes["batch_size"] *= self.profile.encoder.batch_size
         options = EncoderConfig.model_validate({**dict(self.profile.encoder), **changes, "seed": seed})
-        vectors = trained_vectors(self.features, self.graph, nodes, options, self.profile.mobility.directed)
+        vectors = trained_vectors(features, graph, nodes, options, self.profile.mobility.directed)
         judged = {"splits": ["spatial"], "seeds": [seed], "probes": ["ridge"], "bootstrap": 10}
         evaluation = self.profile.evaluation.model_copy(update=judged)
         profile = self.profile.model_copy(update={"evaluation": evaluation})

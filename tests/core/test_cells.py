@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobclip_core.cells import parents, resolution_of
+from mobclip_core.cells import are_cells, parents, resolution_of
 
 POINTS = st.lists(st.tuples(st.floats(-90, 90), st.floats(-180, 180)), min_size=1, max_size=20)
 
@@ -42,3 +42,14 @@ def test_a_finer_parent_is_refused():
     cell = np.array([h3.str_to_int(h3.latlng_to_cell(40.7, -74.0, 4))], dtype=np.uint64)
     with pytest.raises(ValueError, match="parents at resolution 6 asked for cells of resolution 4"):
         parents(cell, 6)
+
+
+@given(POINTS, st.integers(0, 15))
+def test_cells_are_told_from_other_numbers(points, resolution):
+    cells = np.array([h3.str_to_int(h3.latlng_to_cell(lat, lon, resolution)) for lat, lon in points], dtype=np.uint64)
+    assert are_cells(cells)
+    assert not are_cells(np.append(cells, np.uint64(7)))
+    # a directed edge has another mode
+    assert not are_cells(
+        np.array([h3.str_to_int(h3.origin_to_directed_edges(h3.int_to_str(int(cells[0])))[0])], np.uint64)
+    )

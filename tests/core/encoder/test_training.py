@@ -1,6 +1,7 @@
 import json
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -186,6 +187,20 @@ def test_validation_blocks_get_finer_where_there_is_one(options):
     held = validation_mask(make_cells(49, blocks=1), options())
     assert 0 < held.sum() < 49
     assert not validation_mask(make_cells(1), options()).any()
+
+
+def test_nodes_that_are_no_cells_are_trained_on_with_any_modalities(options, world):
+    features, graph = world
+    ids = np.arange(100, 140, dtype=np.uint64)
+    held = validation_mask(ids, options(validation_fraction=0.25))
+    assert held.sum() == 10
+    assert np.array_equal(validation_mask(ids[::-1], options(validation_fraction=0.25)), held[::-1])
+    modalities = {"land_use": features.modalities["census"], "poi": features.modalities["poi"]}
+    zones = replace(features, cells=ids, modalities=modalities)
+    flows = SimpleNamespace(**{**vars(graph), "cells": ids})
+    trained = train(zones, flows, vectors(40), options(max_epochs=5))
+    assert {"land_use", "poi"} <= set(trained.history)
+    assert trained.history["train"][-1] < trained.history["train"][0]
 
 
 def test_initial_table_fills_only_empty_rows():
