@@ -64,8 +64,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "adjacency in place of mobility": {"adjacency": True},
     "without mobility and adjacency": {"line": None, "layers": 0},
 }
-"""Changes of the profile's options. `line` is the order of the node vectors, `batch_size` a factor, `without` a modality
-that is left out; `adjacency`: the edges between adjacent cells are the graph, of LINE too."""
+"""Changes of the profile's options. `line` is the order of the node vectors, `batch_size` a factor, `without` a
+modality that is left out; `adjacency`: the edges between adjacent cells are the graph, of LINE too."""
 
 
 @dataclass(frozen=True)
