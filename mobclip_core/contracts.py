@@ -221,7 +221,7 @@ GEOBENCH_SCORES = TableContract(
             "method",
             pa.string(),
             "representation: embeddings, coordinates, spherical_harmonics, spatial_neighbours, raw_features, pca_128, "
-            "or one modality",
+            "one modality, or an external embedding",
         ),
         Column("probe", pa.string(), "ridge, lightgbm, or neighbours (of the method spatial_neighbours)"),
         Column("split", pa.string(), "random or spatial"),

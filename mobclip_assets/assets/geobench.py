@@ -40,6 +40,7 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
             all_regions("poi_aggregates"),
             all_regions("imagery_features"),
             all_regions("census_features"),
+            *source_names(profile, "embedding_"),
         ],
         code=Code(["evaluation"], settings=[profile.evaluation]),
     )

@@ -31,6 +31,8 @@ def source_files(profile: Profile) -> dict[str, list[str]]:
     parts |= {f"mobility_{name}": source for name, source in profile.mobility.sources.items()}
     labels = {f"label_{name.lower()}": task.label for name, task in profile.tasks.items()}
     parts |= {name: label for name, label in labels.items() if not isinstance(label, PopulationLabel)}
+    external = profile.evaluation.external
+    parts |= {f"embedding_{name}": found for name, found in external.items() if found.file is not None}
     files = {name: [part.file] if isinstance(part.file, str) else list(part.file) for name, part in parts.items()}
     return files | {"imagery": profile.imagery.files}
 

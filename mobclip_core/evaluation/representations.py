@@ -13,19 +13,21 @@ averaging over units, probes.
 | `pca_128` | the first 128 principal components of `raw_features`, fitted on all cells | all |
 | `poi`, `imagery`, `census` | the encoder's input: standardised, 0 where absent; 0/1 for presence | itself |
 | `mobility` | the LINE vector of the cell's node, likewise | itself |
+| those of `evaluation.external` | the vector, standardised, 0 where there is none; 0/1 for presence | unknown |
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow.compute as pc
 
-from mobclip_core.deployment import Deployment
+from mobclip_core.deployment import Count, Deployment
 from mobclip_core.encoder.checkpoint import TrainedEncoder
 from mobclip_core.encoder.features import ModalityFeatures, assemble_features, standardise, statistics_of
 from mobclip_core.encoder.readout import signed
 from mobclip_core.errors import ContractError, FingerprintError
+from mobclip_core.evaluation.external import external_vectors
 from mobclip_core.profile import InputName
 from mobclip_core.sphere import spherical_harmonics, unit_vectors
 from mobclip_core.store import TableRef
@@ -54,17 +56,21 @@ class Representations:
         cells: H3 indices, sorted, uint64, shape (n,).
         matrices: Method -> matrix of shape (n, d).
         encoder: Fingerprint of the encoder behind `embeddings`.
+        counts: Of what external embeddings have and lack.
     """
 
     cells: np.ndarray
     matrices: Mapping[str, np.ndarray]
     encoder: str
+    counts: Mapping[str, Count] = field(default_factory=dict)
 
 
 def load_representations(deployment: Deployment) -> Representations:
     """Read and assemble the matrices of all methods.
 
     Raises:
+        SourceError: If an external embedding cannot be read.
+        ProfileError: If an external embedding names a function that is not there.
         MissingTableError: If a table or partition is not materialised.
         FingerprintError: If embeddings come from several encoders, or from another one than the current.
         ContractError: If the rows of a table are not the cells of the grid.
@@ -82,7 +88,13 @@ def load_representations(deployment: Deployment) -> Representations:
         "raw_features": raw,
         "pca_128": principal_components(raw, PCA_COMPONENTS),
     }
-    return Representations(features.cells, matrices | modalities, fingerprint)
+    counts: dict[str, Count] = {}
+    for name, config in deployment.profile.evaluation.external.items():
+        found = external_vectors(name, config, features.cells, features.lon, features.lat)
+        standard = standardise(found.values, found.known, statistics_of(found.values, found.known))
+        matrices[name] = _with_presence(standard, found.known)
+        counts |= {f"{name}_{key}": count for key, count in found.counts.items()}
+    return Representations(features.cells, matrices | modalities, fingerprint, counts)
 
 
 def _embeddings(deployment: Deployment, cells: np.ndarray) -> tuple[np.ndarray, str]:

@@ -83,7 +83,7 @@ def build_geobench_scores(deployment: Deployment) -> StepResult:
     table = pa.Table.from_pylist(rows, GEOBENCH_SCORES.schema())
     written = deployment.store.write(TableRef("geobench_scores"), table)
     shown = ("ridge", NEIGHBOURS)
-    ridge = [row for method in METHOD_INPUTS for row in rows if row["method"] == method and row["probe"] in shown]
+    ridge = [row for method in _methods(rows) for row in rows if row["method"] == method and row["probe"] in shown]
     splits = sorted({row["split"] for row in ridge})
     pictures = {"Scores": score_bars(ridge, f"{deployment.profile.name}: out-of-sample R2, ridge")} if ridge else {}
     tables = {f"R2, {name} split, ridge": scores_markdown(rows, name) for name in splits}
@@ -99,13 +99,13 @@ def score(
 
     Args:
         labels: Rows of `geobench_labels`.
-        representations: The matrices; their names are among `METHOD_INPUTS`.
+        representations: The matrices; their names are among `METHOD_INPUTS`, or external embeddings of the profile.
         profile: Tasks, probes, splits and seeds.
 
     Raises:
         ContractError: If labels refer to cells that are not among those of the representations.
     """
-    counts: dict[str, Count] = {}
+    counts: dict[str, Count] = dict(representations.counts)
     sets = unit_sets(_enough_units(labels, profile, counts), representations.cells)
     rows: list[dict[str, Any]] = []
     for units in sets:
@@ -236,9 +236,16 @@ def _method_scores(
                     "r2": float(r2[i]),
                     "r2_low": float(low[i]),
                     "r2_high": float(high[i]),
-                    "leak": bool(METHOD_INPUTS[method] & set(profile.tasks[task].overlaps)),
+                    "leak": _leaks(method, task, profile),
                     "encoder": encoder,
                 }
+
+
+def _leaks(method: str, task: str, profile: Profile) -> bool:
+    """Whether an input of the method overlaps with the task's label, or an external embedding's training saw it."""
+    if method in METHOD_INPUTS:
+        return bool(METHOD_INPUTS[method] & set(profile.tasks[task].overlaps))
+    return task in profile.evaluation.external[method].overlaps
 
 
 def bootstrap_draws(groups: int, resamples: int, seed: int) -> np.ndarray:
@@ -294,10 +301,16 @@ def read_scores(deployment: Deployment) -> list[dict[str, Any]]:
     return rows
 
 
+def _methods(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """The methods of some scores: this project's in their order, then external embeddings by name."""
+    found = {row["method"] for row in rows}
+    return [*(method for method in METHOD_INPUTS if method in found), *sorted(found - set(METHOD_INPUTS))]
+
+
 def scores_markdown(rows: Iterable[dict[str, Any]], split: str, probe: str = "ridge") -> str:
     """Task x method table of the mean R2 over seeds; `*` marks scores whose inputs overlap with the label."""
     chosen = [row for row in rows if row["split"] == split and row["probe"] in (probe, NEIGHBOURS)]
-    methods = [method for method in METHOD_INPUTS if any(row["method"] == method for row in chosen)]
+    methods = _methods(chosen)
     lines = ["| task | n | " + " | ".join(methods) + " |", "| --- | ---: |" + " ---: |" * len(methods)]
     for task in sorted({row["task"] for row in chosen}):
         of_task = [row for row in chosen if row["task"] == task]

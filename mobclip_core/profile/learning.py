@@ -3,9 +3,9 @@
 Belongs here: every option of training and evaluation. Does not belong here: what they do.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mobclip_core.profile.base import Settings
 
@@ -317,6 +317,41 @@ class TaskConfig(Settings):
         return self
 
 
+class ExternalEmbedding(Settings):
+    """An embedding made elsewhere, scored beside this project's: a table, or a function of coordinates.
+
+    Args:
+        source: Where it comes from, in words.
+        file: Table with a row for each H3 cell or point.
+        cell: Column with H3 cells (numbers or hexadecimal text), of the grid's resolution or finer.
+        lon: Column with longitudes, in place of `cell`.
+        lat: Column with latitudes.
+        vector: Column with the vectors as lists; several columns with a number each; or `name*`, all columns that begin
+            so.
+        function: `package.module:name`, in place of a table: called with the longitudes and latitudes of all cells'
+            centres in degrees, (n,) each, it gives an array (n, dimensions).
+        overlaps: Tasks whose labels its training saw; their scores say `leak`.
+    """
+
+    source: str = ""
+    file: str | None = None
+    cell: str | None = None
+    lon: str | None = None
+    lat: str | None = None
+    vector: str | Annotated[list[str], Field(min_length=1)] = "vector"
+    function: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = None
+    overlaps: list[str] = []
+
+    @model_validator(mode="after")
+    def _comes_from_one_place(self) -> Self:
+        by_point = self.lon is not None and self.lat is not None
+        if (self.file is None) == (self.function is None):
+            raise ValueError("give either file or function")
+        if self.file is not None and (self.cell is not None) == by_point:
+            raise ValueError("a file needs either cell, or lon and lat")
+        return self
+
+
 class EvaluationConfig(Settings):
     """How tasks are scored.
 
@@ -329,6 +364,7 @@ class EvaluationConfig(Settings):
         small_sample: Below this many units a random split is k-fold and the probe is ridge only.
         bootstrap: Resamples for the intervals.
         lightgbm_methods: Representations that boosted trees are fitted to as well; ridge scores all of them.
+        external: Embeddings made elsewhere, by name.
     """
 
     seeds: Annotated[list[int], Field(min_length=1)] = [0, 1, 2]
@@ -339,3 +375,12 @@ class EvaluationConfig(Settings):
     small_sample: Annotated[int, Field(ge=2)] = 200
     bootstrap: Annotated[int, Field(ge=10)] = 200
     lightgbm_methods: list[MethodName] = ["embeddings", "coordinates", "raw_features"]
+    external: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], ExternalEmbedding] = {}
+
+    @field_validator("external")
+    @classmethod
+    def _external_names_are_free(cls, external: dict[str, ExternalEmbedding]) -> dict[str, ExternalEmbedding]:
+        taken = sorted({*get_args(MethodName), "spatial_neighbours"} & set(external))
+        if taken:
+            raise ValueError(f"{', '.join(taken)}: the name of a method of this project; choose another")
+        return external
