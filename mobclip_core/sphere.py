@@ -6,6 +6,9 @@ Belongs here: what cells, zones and labels need of spherical coordinates. Does n
 import numpy as np
 from scipy.special import sph_harm_y
 
+EARTH_RADIUS_KM = 6371.0088
+"""Mean radius."""
+
 
 def unit_vectors(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
     """Points on the unit sphere: shape (n, 3), from degrees."""

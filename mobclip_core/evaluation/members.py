@@ -11,8 +11,8 @@ import shapely
 from sklearn.neighbors import BallTree
 
 from mobclip_core.bulk_cells import cells_of_points
+from mobclip_core.sphere import EARTH_RADIUS_KM
 
-EARTH_RADIUS_KM = 6371.0088
 _NEGLIGIBLE = 1e-9
 
 

@@ -5,6 +5,7 @@ scoring, splits, representations.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import lightgbm
@@ -55,18 +56,14 @@ def ridge_predictions(
     """
     Y = np.asarray(Y, dtype=np.float64)
     X = _scaled(np.asarray(X, dtype=np.float64), common_scale)
-    rows = {int(part): np.flatnonzero(split.part == part) for part in np.unique(split.part)}
-    solver = (_primal if len(X) >= X.shape[1] else _dual)(X, Y, rows, common_scale, alphas)
-    solved: dict[frozenset[int], np.ndarray] = {}
-
-    def coefficients(train: frozenset[int]) -> np.ndarray:
-        if train not in solved:
-            solved[train] = solver(train)
-        return solved[train]
-
+    fits: list[tuple[dict[int, np.ndarray], _Coefficients]] = []
+    if split.left_out is None:
+        # what one fit solved for its inner folds another may need: all share the moments
+        fits = [_solver(X, Y, _parts(split, None), common_scale, alphas)] * len(split.held_out)
     predictions = np.full(Y.shape, np.nan)
     chosen = np.empty((len(split.held_out), Y.shape[1]))
     for fit, held_out in enumerate(split.held_out):
+        rows, coefficients = fits[fit] if fits else _solver(X, Y, _parts(split, fit), common_scale, alphas)
         rest = frozenset(rows) - frozenset(held_out)
         errors = np.zeros((len(alphas), Y.shape[1]))
         for part in sorted(rest) if len(rest) > 1 else ():
@@ -75,9 +72,23 @@ def ridge_predictions(
         best = len(alphas) - 1 - np.argmin(errors[::-1], axis=0)
         chosen[fit] = np.asarray(alphas)[best]
         tested = np.flatnonzero(np.isin(split.part, held_out))
-        path = solver(rest)[best, :, np.arange(Y.shape[1])].T
+        path = coefficients(rest)[best, :, np.arange(Y.shape[1])].T
         predictions[tested] = X[tested] @ path[:-1] + path[-1]
     return predictions, chosen
+
+
+def _parts(split: Split, fit: int | None) -> dict[int, np.ndarray]:
+    """The units of each part; of those a fit learns from, if one is given."""
+    known = np.ones(len(split.part), dtype=bool) if fit is None else split.known(fit)
+    return {int(part): np.flatnonzero((split.part == part) & known) for part in np.unique(split.part[known])}
+
+
+def _solver(
+    X: np.ndarray, Y: np.ndarray, rows: dict[int, np.ndarray], common: bool, alphas: tuple[float, ...]
+) -> tuple[dict[int, np.ndarray], _Coefficients]:
+    """The parts, and a function that solves for each set of them once."""
+    units = sum(len(index) for index in rows.values())
+    return rows, cache((_primal if units >= X.shape[1] else _dual)(X, Y, rows, common, alphas))
 
 
 def _scaled(X: np.ndarray, common: bool) -> np.ndarray:
@@ -163,21 +174,21 @@ def neighbour_predictions(X: np.ndarray, Y: np.ndarray, split: Split) -> tuple[n
         (fits, targets).
     """
     Y = np.asarray(Y, dtype=np.float64)
-    parts = [int(part) for part in np.unique(split.part)]
     predictions = np.full(Y.shape, np.nan)
     chosen = np.empty((len(split.held_out), Y.shape[1]), dtype=np.int64)
     for fit, held_out in enumerate(split.held_out):
-        rest = [part for part in parts if part not in held_out]
+        known = split.known(fit)
+        rest = [int(part) for part in np.unique(split.part[known])]
         errors = np.zeros((len(NEIGHBOURS), Y.shape[1]))
         for part in rest if len(rest) > 1 else ():
-            units = np.flatnonzero(split.part == part)
+            units = np.flatnonzero(known & (split.part == part))
             units = units[:: -(-len(units) // _CHOOSING_UNITS)]
-            known = np.isin(split.part, rest) & (split.part != part)
-            errors += ((_neighbour_means(X[known], Y[known], X[units]) - Y[units]) ** 2).sum(axis=1)
+            others = known & (split.part != part)
+            errors += ((_neighbour_means(X[others], Y[others], X[units]) - Y[units]) ** 2).sum(axis=1)
         # the smoother one on a tie
         best = len(NEIGHBOURS) - 1 - np.argmin(errors[::-1], axis=0)
         chosen[fit] = np.asarray(NEIGHBOURS)[best]
-        known, tested = np.isin(split.part, rest), np.isin(split.part, held_out)
+        tested = np.isin(split.part, held_out)
         predictions[tested] = _neighbour_means(X[known], Y[known], X[tested])[best, :, np.arange(Y.shape[1])].T
     return predictions, chosen
 
@@ -238,11 +249,11 @@ class LightGBMProbe:
         """
         predictions = np.full(Y.shape, np.nan)
         parameters = self._parameters | {"seed": split.seed}
-        for held_out in split.held_out:
-            tested = np.isin(split.part, held_out)
-            training = self._binned.subset(np.flatnonzero(~tested).tolist(), params=parameters).construct()
+        for fit, held_out in enumerate(split.held_out):
+            tested, known = np.isin(split.part, held_out), split.known(fit)
+            training = self._binned.subset(np.flatnonzero(known).tolist(), params=parameters).construct()
             for target in range(Y.shape[1]):
-                training.set_label(Y[~tested, target])
+                training.set_label(Y[known, target])
                 booster = lightgbm.train(parameters, training, num_boost_round=TREES)
                 predictions[tested, target] = booster.predict(self._X[tested], num_threads=1)
         return predictions

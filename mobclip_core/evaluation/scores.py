@@ -26,9 +26,11 @@ from mobclip_core.encoder.checkpoint import TrainedEncoder
 from mobclip_core.errors import ContractError
 from mobclip_core.evaluation.probes import LightGBMProbe, neighbour_predictions, ridge_predictions
 from mobclip_core.evaluation.representations import METHOD_INPUTS, Representations, load_representations
-from mobclip_core.evaluation.splits import Split, random_split, spatial_split
+from mobclip_core.evaluation.splits import Split, buffered, few_labels, random_split, spatial_split
+from mobclip_core.grid import cell_centres
 from mobclip_core.plots import score_bars
 from mobclip_core.profile import EvaluationConfig, Profile
+from mobclip_core.sphere import EARTH_RADIUS_KM, unit_vectors
 from mobclip_core.store import TableRef
 
 log = logging.getLogger(__name__)
@@ -174,7 +176,8 @@ def _score_unit_set(
 ) -> list[dict[str, Any]]:
     evaluation = profile.evaluation
     splits = list(_splits(units, evaluation))
-    if len(splits) < len(evaluation.splits) * len(evaluation.seeds):
+    found = {scored.split.name for scored in splits}
+    if "spatial" in evaluation.splits and "spatial" not in found:
         for task in units.tasks:
             counts[f"{task}_spatial_skipped_one_block"] = len(units.targets)
         log.warning("no spatial split for %s: all units lie in one block", ", ".join(units.tasks))
@@ -190,19 +193,27 @@ def _score_unit_set(
 
 
 def _splits(units: UnitSet, evaluation: EvaluationConfig) -> Iterator[_Scored]:
-    n = len(units.targets)
-    blocks = parents(units.centres, evaluation.block_resolution)
     for name in evaluation.splits:
         for seed in evaluation.seeds:
-            if name == "random":
-                split = random_split(n, seed, folds=evaluation.folds, small_sample=evaluation.small_sample)
-            elif (found := spatial_split(blocks, seed, folds=evaluation.folds)) is not None:
-                split = found
-            else:
-                continue
-            tested = np.flatnonzero(split.tested)
-            _, group = np.unique(split.group[tested], return_inverse=True)
-            yield _Scored(split, tested, group, bootstrap_draws(int(group.max()) + 1, evaluation.bootstrap, seed))
+            for split in _splits_of(name, seed, units, evaluation):
+                tested = np.flatnonzero(split.tested)
+                _, group = np.unique(split.group[tested], return_inverse=True)
+                yield _Scored(split, tested, group, bootstrap_draws(int(group.max()) + 1, evaluation.bootstrap, seed))
+
+
+def _splits_of(name: str, seed: int, units: UnitSet, evaluation: EvaluationConfig) -> Iterator[Split]:
+    if name == "random":
+        n, folds = len(units.targets), evaluation.folds
+        split = random_split(n, seed, folds=folds, small_sample=evaluation.small_sample)
+        thinned = (few_labels(split, fraction, MIN_UNITS) for fraction in evaluation.few_shot)
+        yield from (split, *(few for few in thinned if few is not None))
+        return
+    blocks = parents(units.centres, evaluation.block_resolution)
+    found = spatial_split(blocks, seed, folds=evaluation.folds)
+    if found is not None and evaluation.buffer_km:
+        found = buffered(found, unit_vectors(*cell_centres(units.centres)), evaluation.buffer_km / EARTH_RADIUS_KM)
+    if found is not None:
+        yield found
 
 
 def _method_scores(
@@ -214,7 +225,7 @@ def _method_scores(
         probes -= {"lightgbm"}
     trees = LightGBMProbe(X) if "lightgbm" in probes else None
     for scored in splits:
-        for probe in sorted(probes):
+        for probe in sorted(probes - {"lightgbm"} if scored.split.few_shot else probes):
             if probe == "lightgbm" and trees is not None:
                 predictions = trees.predictions(units.targets, scored.split)
             elif probe == NEIGHBOURS:

@@ -1,11 +1,13 @@
 """Which units a probe learns from and which it is tested on.
 
-Belongs here: the random and the spatial split, as parts of the units. Does not belong here: probes, or what a unit is.
+Belongs here: the random and the spatial split, as parts of the units; buffers, and training sets of few labels. Does
+not belong here: probes, or what a unit is.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.spatial import KDTree
 
 RANDOM_PARTS = 5
 """A random split of a large sample is 80/20: one part in five is tested (the paper's split)."""
@@ -24,6 +26,9 @@ class Split:
         part: Part of each unit, int64, shape (n,).
         held_out: One tuple of parts for each fit; no part is in two of them.
         group: What the bootstrap resamples: the unit itself, or its spatial block; int64, shape (n,), from 0.
+        left_out: Units that a fit does not learn from although they are not held out, bool, shape (fits, n); None: it
+            learns from all others.
+        few_shot: Whether it was thinned to few labels.
     """
 
     name: str
@@ -31,11 +36,18 @@ class Split:
     part: np.ndarray
     held_out: tuple[tuple[int, ...], ...]
     group: np.ndarray
+    left_out: np.ndarray | None = None
+    few_shot: bool = False
 
     @property
     def tested(self) -> np.ndarray:
         """Whether each unit is predicted out of sample: bool, shape (n,)."""
         return np.isin(self.part, [part for parts in self.held_out for part in parts])
+
+    def known(self, fit: int) -> np.ndarray:
+        """The units that a fit learns from: bool, shape (n,)."""
+        known = ~np.isin(self.part, self.held_out[fit])
+        return known if self.left_out is None else known & ~self.left_out[fit]
 
 
 def random_split(n: int, seed: int, *, folds: int, small_sample: int) -> Split:
@@ -94,3 +106,47 @@ def _with_inner_parts(split: Split) -> Split:
         units = rng.permutation(np.flatnonzero(split.part == fold))
         part[units[::2]] += 2
     return Split(split.name, split.seed, part, ((0, 2), (1, 3)), split.group)
+
+
+def buffered(split: Split, places: np.ndarray, distance: float) -> Split | None:
+    """The same split, learning from no unit that is near one of those held out.
+
+    Args:
+        split: The split.
+        places: Where each unit is, on a sphere of radius 1, shape (n, 3).
+        distance: Along the sphere, in its radii.
+
+    Returns:
+        The split, or None where a fit has no unit left to learn from.
+    """
+    left_out = np.zeros((len(split.held_out), len(places)), dtype=bool)
+    for fit, row in enumerate(left_out):
+        known = split.known(fit)
+        near, _ = KDTree(places[np.isin(split.part, split.held_out[fit])]).query(places[known])
+        row[known] = near < 2 * np.sin(distance / 2)
+        if row[known].all():
+            return None
+    return replace(split, left_out=left_out)
+
+
+def few_labels(split: Split, fraction: float, fewest: int) -> Split | None:
+    """The same split, learning from a fraction of the units only, drawn at random.
+
+    Args:
+        split: The split.
+        fraction: Of the units that a fit learns from.
+        fewest: Units that a fit has to learn from.
+
+    Returns:
+        The split, its name followed by the percentage, or None where a fit would have fewer units.
+    """
+    left_out = np.zeros((len(split.held_out), len(split.part)), dtype=bool)
+    for fit, row in enumerate(left_out):
+        known = np.flatnonzero(split.known(fit))
+        kept = round(fraction * len(known))
+        if kept < fewest:
+            return None
+        order = np.random.default_rng([split.seed, fit]).permutation(known)
+        row[:] = True
+        row[order[:kept]] = False
+    return replace(split, name=f"{split.name}_{100 * fraction:g}%", left_out=left_out, few_shot=True)

@@ -360,6 +360,8 @@ class EvaluationConfig(Settings):
         probes: Probes.
         splits: `random` (80/20, the paper's) and `spatial` (k folds of whole H3 parents).
         block_resolution: H3 resolution of the spatial blocks.
+        buffer_km: Under the spatial split no unit is learnt from that is nearer than this to one held out.
+        few_shot: Fractions of the labels to learn from beside all of them, under the random split; ridge only.
         folds: Folds of the spatial split, and of random splits with fewer units than `small_sample`.
         small_sample: Below this many units a random split is k-fold and the probe is ridge only.
         bootstrap: Resamples for the intervals.
@@ -371,6 +373,8 @@ class EvaluationConfig(Settings):
     probes: list[Literal["ridge", "lightgbm"]] = ["ridge", "lightgbm"]
     splits: list[Literal["random", "spatial"]] = ["random", "spatial"]
     block_resolution: Annotated[int, Field(ge=0, le=15)] = 3
+    buffer_km: Annotated[float, Field(ge=0)] = 0.0
+    few_shot: list[Annotated[float, Field(gt=0, lt=1)]] = []
     folds: Annotated[int, Field(ge=2)] = 5
     small_sample: Annotated[int, Field(ge=2)] = 200
     bootstrap: Annotated[int, Field(ge=10)] = 200

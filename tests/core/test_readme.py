@@ -1,36 +1,28 @@
-"""What the README shows has to work."""
-
 import re
-from pathlib import Path
 
-from mobclip_core.profile import load_profile
+import pytest
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
-
-
-def test_the_example_profile_is_valid(tmp_path):
-    block = re.search(r"```yaml\n(name: my_country.*?)```", README, re.DOTALL)
-    assert block is not None
-    path = tmp_path / "my_country.yaml"
-    path.write_text(block.group(1))
-    profile = load_profile(str(path))
-    assert profile.regions.region_keys == ["north", "south"]
-    assert profile.regions.file == str(tmp_path / "provinces.gpkg")
+from tests.readme import README, RESULTS, means, read_results, with_tables
 
 
-def test_the_profile_from_open_data_is_valid(tmp_path):
-    block = re.search(r"```yaml\n(name: spain.*?)```", README, re.DOTALL)
-    assert block is not None
-    path = tmp_path / "spain.yaml"
-    path.write_text(block.group(1))
-    profile = load_profile(str(path))
-    assert profile.poi.points["osm"].file == str(tmp_path / "open_data" / "spain-latest.osm.pbf")
-    assert profile.mobility.sources["trips"].kind == "mitma"
+def test_the_tables_of_the_readme_are_those_of_the_last_run():
+    text = README.read_text()
+    named = re.findall(r"<!-- scores (\w+) ", text)
+    assert sorted(set(named)) == sorted(path.stem for path in RESULTS.glob("*.csv")) == ["demo", "new_york", "usa"]
+    assert with_tables(text) == text
 
 
-def test_files_and_folders_that_it_names_exist():
-    root = Path(__file__).resolve().parents[2]
-    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", README)
-    assert len(pictures) >= 3
-    assert [name for name in pictures if not (root / name).is_file()] == []
-    assert [name for name in ("mobclip_core", "mobclip_assets", "sql", "tests") if not (root / name).is_dir()] == []
+def test_a_table_that_was_changed_by_hand_is_made_again():
+    text = README.read_text()
+    changed = re.sub(r"(\| POP \| 4974 \| )\d", r"\g<1>7", text)
+    assert changed != text
+    assert with_tables(changed) == text
+
+
+def test_results_are_means_over_seeds_and_keep_what_the_table_shows():
+    row = {"task": "POP", "method": "poi", "probe": "ridge", "split": "random", "n": 5, "leak": True}
+    (mean,) = means([{**row, "seed": 0, "r2": 0.2}, {**row, "seed": 1, "r2": 0.4}])
+    assert mean == {**row, "seeds": 2, "r2": pytest.approx(0.3)}
+    for found in read_results("demo"):
+        assert found["r2"] <= 1
+        assert found["n"] > 0

@@ -13,7 +13,7 @@ from mobclip_core.evaluation.probes import (
     neighbour_predictions,
     ridge_predictions,
 )
-from mobclip_core.evaluation.splits import random_split, spatial_split
+from mobclip_core.evaluation.splits import few_labels, random_split, spatial_split
 
 
 def sample(n, d, seed=0, noise=0.5):
@@ -160,3 +160,33 @@ def test_neighbours_in_one_place_are_averaged_and_never_see_the_labels_held_out(
     assert np.isfinite(predictions[split.tested]).all()
     Y[split.tested] = 1e6
     np.testing.assert_array_equal(predictions, neighbour_predictions(X, Y, split)[0])
+
+
+@pytest.mark.parametrize("probe", ["ridge", "trees", "neighbours"])
+def test_units_left_out_are_not_learnt_from(probe):
+    X = np.random.default_rng(2).normal(size=(200, 3))
+    Y = X[:, :1] + X[:, 1:2]
+    split = few_labels(random_split(200, 3, folds=4, small_sample=1000), 0.4, fewest=10)
+
+    def predict(labels):
+        if probe == "trees":
+            return LightGBMProbe(X).predictions(labels, split)
+        return (ridge_predictions if probe == "ridge" else neighbour_predictions)(X, labels, split)[0]
+
+    predictions = predict(Y)
+    for fit, held_out in enumerate(split.held_out):
+        changed = Y.copy()
+        changed[~split.known(fit)] = 1e6
+        tested = np.isin(split.part, held_out)
+        np.testing.assert_array_equal(predict(changed)[tested], predictions[tested])
+
+
+def test_ridge_on_few_labels_equals_a_ridge_fitted_to_them_alone():
+    X, Y = sample(150, 8)
+    split = few_labels(random_split(150, 3, folds=5, small_sample=1000), 0.3, fewest=10)
+    predictions, chosen = ridge_predictions(X, Y, split)
+    for fit, held_out in enumerate(split.held_out):
+        known, tested = split.known(fit), np.isin(split.part, held_out)
+        for target in range(2):
+            model = make_pipeline(StandardScaler(), Ridge(alpha=chosen[fit, target])).fit(X[known], Y[known, target])
+            np.testing.assert_allclose(predictions[tested, target], model.predict(X[tested]), rtol=1e-7)

@@ -2,7 +2,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mobclip_core.evaluation.splits import random_split, spatial_split
+from mobclip_core.evaluation.splits import buffered, few_labels, random_split, spatial_split
+from mobclip_core.sphere import unit_vectors
 
 BLOCKS = st.lists(st.integers(0, 12), min_size=2, max_size=120).map(np.array)
 
@@ -62,3 +63,33 @@ def test_two_folds_leave_parts_to_choose_the_penalty_on():
     assert split.held_out == ((0, 2), (1, 3))
     assert sorted(np.bincount(split.part)) == [2, 2, 3, 3]
     assert set(split.part[:6]) in ({0, 2}, {1, 3})
+
+
+def test_a_buffer_is_the_distance_to_what_is_held_out():
+    places = unit_vectors(np.arange(40) / 10, np.zeros(40))
+    split = spatial_split(np.arange(40) // 10, seed=0, folds=4)
+    width = np.radians(0.25)
+    found = buffered(split, places, width)
+    for fit in range(4):
+        tested = np.isin(split.part, split.held_out[fit])
+        distance = np.abs(np.arange(40)[:, None] - np.flatnonzero(tested)).min(axis=1) / 10
+        np.testing.assert_array_equal(found.known(fit), distance > 0.25)
+    np.testing.assert_array_equal(found.tested, split.tested)
+    assert buffered(split, places, np.radians(5)) is None
+
+
+@given(n=st.integers(10, 200), fraction=st.floats(0.01, 0.99), seed=st.integers(0, 100))
+@settings(deadline=None)
+def test_few_labels_are_a_part_of_those_that_there_were(n, fraction, seed):
+    split = random_split(n, seed, folds=5, small_sample=50)
+    found = few_labels(split, fraction, fewest=3)
+    sizes = [split.known(fit).sum() for fit in range(len(split.held_out))]
+    wanted = [round(fraction * size) for size in sizes]
+    if min(wanted) < 3:
+        assert found is None
+        return
+    assert found.name == f"random_{100 * fraction:g}%"
+    for fit, size in enumerate(wanted):
+        assert found.known(fit).sum() == size
+        assert not (found.known(fit) & ~split.known(fit)).any()
+    np.testing.assert_array_equal(found.tested, split.tested)
