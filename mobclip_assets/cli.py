@@ -184,16 +184,24 @@ def status(profile: ProfileOption = "demo", as_json: JsonOption = False) -> None
 def scores(profile: ProfileOption = "demo", as_json: JsonOption = False) -> None:
     """Show the GeoBench scores: R2 out of sample, mean over seeds, embeddings beside baselines."""
     from mobclip_core.deployment import Deployment
-    from mobclip_core.evaluation.scores import NEIGHBOURS, read_scores, scores_markdown
+    from mobclip_core.evaluation.comparison import NEIGHBOURS, few_shot_markdown, of_probe, rank, ranks_markdown
+    from mobclip_core.evaluation.scores import read_scores, scores_markdown
 
     with _readable_errors():
         rows = read_scores(Deployment.open(profile))
     if as_json:
         out.print_json(json.dumps(rows))
         return
-    for split, probe in dict.fromkeys((row["split"], row["probe"]) for row in rows if row["probe"] != NEIGHBOURS):
-        out.print(f"[bold]{profile}[/]: R2 out of sample, {split} split, {probe} probe, mean over seeds")
-        out.print(Markdown(scores_markdown(rows, split, probe)))
+    for split, probe in dict.fromkeys((row["split"], row["probe"]) for row in rows):
+        if probe != NEIGHBOURS and "%" not in split:
+            out.print(f"[bold]{profile}[/]: R2 out of sample, {split} split, {probe} probe, mean over seeds")
+            out.print(Markdown(scores_markdown(rows, split, probe)))
+    if (ranks := rank(of_probe(rows, "spatial"))) is not None:
+        out.print(f"[bold]{profile}[/]: ranks over tasks, spatial split, ridge probe")
+        out.print(Markdown(ranks_markdown(ranks)))
+    if few := few_shot_markdown(rows):
+        out.print(f"[bold]{profile}[/]: R2 from few labels, random split, ridge probe, mean over tasks and seeds")
+        out.print(Markdown(few))
     out.print("* an input of the method overlaps with the label", highlight=False)
 
 

@@ -1,12 +1,12 @@
 """Pictures for people: every function takes arrays and gives the bytes of a PNG.
 
-Belongs here: maps of cells, curves, bars, sheets of patches, histograms. Does not belong here: reading tables, choosing
-what to show. Figures are drawn without matplotlib's global state, and the same input gives the same bytes.
+Belongs here: maps of cells, curves, sheets of patches, histograms, and the style of all figures. Does not belong here:
+reading tables, choosing what to show, plots of scores (see `evaluation.score_plots`). Figures are drawn without
+matplotlib's global state, and the same input gives the same bytes.
 """
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import h3ronpy
 import matplotlib
@@ -21,10 +21,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 _DPI = 110
-_INK, _QUIET, _EMPTY = "#1f2933", "#6b7785", "#e3e6ea"
-# Okabe and Ito's eight colours, told apart by people with any colour vision
-_PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#8a8f98")
-_COLOUR_MAP = matplotlib.colormaps["viridis"].with_extremes(bad=_EMPTY)
+INK, QUIET, EMPTY = "#1f2933", "#6b7785", "#e3e6ea"
+# Okabe and Ito's eight colours, told apart by people with any colour vision, and four of Tol's
+PALETTE = (
+    *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#8a8f98"),
+    *("#882255", "#117733", "#44aa99", "#332288"),
+)
+_COLOUR_MAP = matplotlib.colormaps["viridis"].with_extremes(bad=EMPTY)
 _POLYGON_CELLS = 30_000
 _MAP_PIXELS = 1_000
 
@@ -45,7 +48,7 @@ def cell_map(cells: np.ndarray, values: np.ndarray, title: str, label: str | Non
     aspect = 1 / max(np.cos(np.radians((extent[2] + extent[3]) / 2)), 0.05)
     ratio = (extent[3] - extent[2]) * aspect / (extent[1] - extent[0])
     height = float(np.clip(7.4 * ratio, 3.0, 8.0))
-    figure = _figure(float(np.clip(height / ratio, 3.6, 7.4)) + (1.1 if values.ndim == 1 else 0.2), height + 0.6)
+    figure = new_figure(float(np.clip(height / ratio, 3.6, 7.4)) + (1.1 if values.ndim == 1 else 0.2), height + 0.6)
     axes = figure.add_subplot()
     colours, scale = _colours(values)
     if len(cells) <= _POLYGON_CELLS:
@@ -56,18 +59,18 @@ def cell_map(cells: np.ndarray, values: np.ndarray, title: str, label: str | Non
         axes.imshow(_pixels(cells, colours, centre, extent), extent=extent, interpolation="nearest", origin="upper")
     axes.set(xlim=extent[:2], ylim=extent[2:], aspect=aspect)
     axes.set_axis_off()
-    _title(axes, title)
+    set_title(axes, title)
     if scale is not None:
         beyond = ("neither", "max", "min", "both")[
             int((values > scale.norm.vmax).any() + 2 * (values < scale.norm.vmin).any())
         ]
         bar = figure.colorbar(scale, ax=axes, shrink=0.72, aspect=28, pad=0.02, extend=beyond)
         bar.outline.set_visible(False)
-        bar.ax.tick_params(labelsize=8, color=_QUIET, labelcolor=_INK)
-        bar.set_label(label or "", fontsize=9, color=_INK)
+        bar.ax.tick_params(labelsize=8, color=QUIET, labelcolor=INK)
+        bar.set_label(label or "", fontsize=9, color=INK)
     elif label:
-        axes.text(0, -0.02, label, transform=axes.transAxes, fontsize=8, color=_QUIET, va="top")
-    return _png(figure)
+        axes.text(0, -0.02, label, transform=axes.transAxes, fontsize=8, color=QUIET, va="top")
+    return png_of(figure)
 
 
 def region_map(geometries: Sequence[shapely.Geometry], names: Sequence[str], title: str) -> bytes:
@@ -81,20 +84,20 @@ def region_map(geometries: Sequence[shapely.Geometry], names: Sequence[str], tit
     west, south, east, north = shapely.total_bounds(np.asarray(geometries, dtype=object))
     aspect = 1 / max(np.cos(np.radians((south + north) / 2)), 0.05)
     height = float(np.clip(7.4 * (north - south) * aspect / max(east - west, 1e-9), 3.0, 8.0))
-    figure = _figure(7.4, height + 0.6)
+    figure = new_figure(7.4, height + 0.6)
     axes = figure.add_subplot()
     for i, (geometry, name) in enumerate(zip(geometries, names, strict=True)):
         parts, _ = shapely.get_parts(geometry, return_index=True)
         outlines = [np.asarray(part.exterior.coords) for part in parts if part.geom_type == "Polygon"]
-        colour = _PALETTE[i % len(_PALETTE)]
-        axes.add_collection(PolyCollection(outlines, facecolors=colour, alpha=0.35, edgecolors=_INK, linewidths=0.4))
+        colour = PALETTE[i % len(PALETTE)]
+        axes.add_collection(PolyCollection(outlines, facecolors=colour, alpha=0.35, edgecolors=INK, linewidths=0.4))
         middle = shapely.point_on_surface(geometry)
-        axes.text(middle.x, middle.y, name, fontsize=8, color=_INK, ha="center", va="center")
+        axes.text(middle.x, middle.y, name, fontsize=8, color=INK, ha="center", va="center")
     axes.set(xlim=(west, east), ylim=(south, north), aspect=aspect)
     axes.margins(0.02)
     axes.set_axis_off()
-    _title(axes, title)
-    return _png(figure)
+    set_title(axes, title)
+    return png_of(figure)
 
 
 def embedding_map(cells: np.ndarray, vectors: np.ndarray, title: str) -> bytes:
@@ -148,11 +151,11 @@ def loss_curves(history: Mapping[str, Sequence[float]], title: str) -> bytes:
         history: Series name -> one value an epoch, from epoch 1. NaN leaves a gap.
         title: Title.
     """
-    figure = _figure(7.2, 4.0)
+    figure = new_figure(7.2, 4.0)
     axes = figure.add_subplot()
     for i, (name, values) in enumerate(history.items()):
         loss = np.asarray(values, dtype=float)
-        epochs, colour = np.arange(1, len(loss) + 1), _PALETTE[i % len(_PALETTE)]
+        epochs, colour = np.arange(1, len(loss) + 1), PALETTE[i % len(PALETTE)]
         shown = name.replace("_", " ")
         if np.isfinite(loss).any():
             best = int(np.nanargmin(loss))
@@ -160,57 +163,11 @@ def loss_curves(history: Mapping[str, Sequence[float]], title: str) -> bytes:
             axes.plot(epochs[best], loss[best], "o", color=colour, markersize=5)
         axes.plot(epochs, loss, color=colour, linewidth=1.8, label=shown)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    _plain(axes, "epoch", "loss")
+    plain_axes(axes, "epoch", "loss")
     if history:
-        axes.legend(frameon=False, fontsize=8, labelcolor=_INK)
-    _title(axes, title)
-    return _png(figure)
-
-
-def score_bars(rows: Sequence[Mapping[str, Any]], title: str) -> bytes:
-    """R2 by task and method, one panel a split, with intervals and the mean over tasks at the right.
-
-    Rows of the same task, method and split (seeds, probes) are averaged. Bars below the axis are cut at -0.25.
-
-    Args:
-        rows: Mappings with `task`, `method`, `split`, `r2`, `r2_low`, `r2_high`.
-        title: Title.
-    """
-    tasks, methods, splits = (list(dict.fromkeys(str(row[key]) for row in rows)) for key in ("task", "method", "split"))
-    columns = len(tasks) + 1
-    # no wider than a dialog of the UI
-    wanted = 0.26 * columns * max(len(methods), 3) + 1.4
-    figure = _figure(float(np.clip(wanted, 6.4, 10.4)), 1.0 + 2.5 * max(len(splits), 1))
-    panels = figure.subplots(max(len(splits), 1), 1, squeeze=False)[:, 0]
-    width = 0.82 / max(len(methods), 1)
-    for axes, split in zip(panels, splits, strict=False):
-        for i, method in enumerate(methods):
-            scores = np.array([_mean_score(rows, task, method, split) for task in tasks])
-            with np.errstate(invalid="ignore"):
-                whole = scores[:, 0].mean() if np.isfinite(scores[:, 0]).all() else np.nan
-            x = np.arange(columns) + (i - (len(methods) - 1) / 2) * width + np.r_[np.zeros(len(tasks)), 0.25]
-            axes.bar(
-                x,
-                np.r_[scores[:, 0], whole],
-                width * 0.92,
-                color=_PALETTE[i % len(_PALETTE)],
-                label=method.replace("_", " "),
-            )
-            errors = np.abs(scores[:, 1:] - scores[:, :1]).T
-            axes.errorbar(x[:-1], scores[:, 0], errors, fmt="none", ecolor=_INK, elinewidth=0.8)
-        axes.axhline(0, color=_INK, linewidth=0.8)
-        axes.axvline(len(tasks) - 0.375, color=_EMPTY, linewidth=1.2)
-        axes.set_xticks([*range(len(tasks)), columns - 0.75], [*tasks, "mean"])
-        axes.set_xlim(-0.6, columns - 0.15)
-        low, high = axes.get_ylim()
-        axes.set_ylim(max(low, -0.25), min(max(high, 0.2), 1.02))
-        _plain(axes, "", "R²")
-        axes.set_title(f"{split} split", loc="left", fontsize=9, color=_QUIET)
-    if splits:
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False, fontsize=8)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=_INK)
-    return _png(figure)
+        axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    set_title(axes, title)
+    return png_of(figure)
 
 
 def patch_sheet(patches: np.ndarray, title: str) -> bytes:
@@ -233,13 +190,13 @@ def patch_sheet(patches: np.ndarray, title: str) -> bytes:
         sheet[top : top + rows, left : left + columns] = image
     sheet[np.isnan(sheet)] = 1.0
     width = max(0.72 * across, 3.6)
-    figure = _figure(width, width * sheet.shape[0] / sheet.shape[1] + 0.35)
+    figure = new_figure(width, width * sheet.shape[0] / sheet.shape[1] + 0.35)
     axes = figure.add_subplot()
     shown = np.repeat(sheet, 3, axis=-1) if bands == 1 else sheet
     axes.imshow(shown, interpolation="nearest")
     axes.set_axis_off()
-    _title(axes, title)
-    return _png(figure)
+    set_title(axes, title)
+    return png_of(figure)
 
 
 def histogram(values: np.ndarray, title: str, label: str) -> bytes:
@@ -252,27 +209,18 @@ def histogram(values: np.ndarray, title: str, label: str) -> bytes:
     """
     values = np.asarray(values, dtype=float)
     finite = values[np.isfinite(values)]
-    figure = _figure(6.4, 3.6)
+    figure = new_figure(6.4, 3.6)
     axes = figure.add_subplot()
     bins = int(np.clip(np.sqrt(len(finite)), 8, 60))
-    axes.hist(finite, bins=bins, color=_PALETTE[0], edgecolor="white", linewidth=0.4)
+    axes.hist(finite, bins=bins, color=PALETTE[0], edgecolor="white", linewidth=0.4)
     if len(finite):
         median = float(np.median(finite))
-        axes.axvline(median, color=_PALETTE[5], linewidth=1.4, label=f"median {median:,.4g}")
-        axes.legend(frameon=False, fontsize=8, labelcolor=_INK)
-    _plain(axes, label, "count")
+        axes.axvline(median, color=PALETTE[5], linewidth=1.4, label=f"median {median:,.4g}")
+        axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    plain_axes(axes, label, "count")
     left_out = len(values) - len(finite)
-    _title(axes, title + (f"  ({left_out:,} without a value)" if left_out else ""))
-    return _png(figure)
-
-
-def _mean_score(rows: Sequence[Mapping[str, Any]], task: str, method: str, split: str) -> np.ndarray:
-    """Mean r2, r2_low, r2_high of the rows that match, NaN where none does; shape (3,)."""
-    found = [row for row in rows if (str(row["task"]), str(row["method"]), str(row["split"])) == (task, method, split)]
-    if not found:
-        return np.full(3, np.nan)
-    scores = np.array([[row["r2"], row["r2_low"], row["r2_high"]] for row in found], dtype=float)
-    return np.asarray(scores.mean(axis=0))
+    set_title(axes, title + (f"  ({left_out:,} without a value)" if left_out else ""))
+    return png_of(figure)
 
 
 def _colours(values: np.ndarray) -> tuple[np.ndarray, ScalarMappable | None]:
@@ -338,26 +286,29 @@ def _pixels(
     return image.reshape(_MAP_PIXELS, _MAP_PIXELS, 4)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches."""
     return Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="white")
 
 
-def _title(axes: Axes, title: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=_INK)
+def set_title(axes: Axes, title: str) -> None:
+    """A title at the left."""
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK)
 
 
-def _plain(axes: Axes, x_label: str, y_label: str) -> None:
+def plain_axes(axes: Axes, x_label: str, y_label: str) -> None:
     """Axes without a box, with quiet horizontal lines."""
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(_QUIET)
+    axes.spines["bottom"].set_color(QUIET)
     axes.set_axisbelow(True)
-    axes.yaxis.grid(True, color=_EMPTY, linewidth=0.8)
-    axes.tick_params(length=0, labelsize=8, labelcolor=_INK)
-    axes.set_xlabel(x_label, fontsize=9, color=_INK)
-    axes.set_ylabel(y_label, fontsize=9, color=_INK)
+    axes.yaxis.grid(True, color=EMPTY, linewidth=0.8)
+    axes.tick_params(length=0, labelsize=8, labelcolor=INK)
+    axes.set_xlabel(x_label, fontsize=9, color=INK)
+    axes.set_ylabel(y_label, fontsize=9, color=INK)
 
 
-def _png(figure: Figure) -> bytes:
+def png_of(figure: Figure) -> bytes:
+    """The figure as the bytes of a PNG."""
     buffer = io.BytesIO()
     # without the software's name, so that the bytes depend on the picture alone
     figure.savefig(buffer, format="png", metadata={"Software": None})

@@ -24,19 +24,25 @@ from mobclip_core.deployment import Count, Deployment, StepResult
 from mobclip_core.encoder import card
 from mobclip_core.encoder.checkpoint import TrainedEncoder
 from mobclip_core.errors import ContractError
+from mobclip_core.evaluation.comparison import (
+    NEIGHBOURS,
+    few_shot_markdown,
+    few_shot_scores,
+    methods_of,
+    of_probe,
+    rank,
+    ranks_markdown,
+)
 from mobclip_core.evaluation.probes import LightGBMProbe, neighbour_predictions, ridge_predictions
 from mobclip_core.evaluation.representations import METHOD_INPUTS, Representations, load_representations
+from mobclip_core.evaluation.score_plots import few_label_curves, rank_diagram, score_bars
 from mobclip_core.evaluation.splits import Split, buffered, few_labels, random_split, spatial_split
 from mobclip_core.grid import cell_centres
-from mobclip_core.plots import score_bars
 from mobclip_core.profile import EvaluationConfig, Profile
 from mobclip_core.sphere import EARTH_RADIUS_KM, unit_vectors
 from mobclip_core.store import TableRef
 
 log = logging.getLogger(__name__)
-
-NEIGHBOURS = "neighbours"
-"""The probe of the method `spatial_neighbours`; tables and plots of the ridge probe show it too."""
 
 MIN_UNITS = 10
 """A task with fewer labelled units is not scored."""
@@ -84,14 +90,32 @@ def build_geobench_scores(deployment: Deployment) -> StepResult:
     rows, counts = score(labels, representations, deployment.profile)
     table = pa.Table.from_pylist(rows, GEOBENCH_SCORES.schema())
     written = deployment.store.write(TableRef("geobench_scores"), table)
-    shown = ("ridge", NEIGHBOURS)
-    ridge = [row for method in _methods(rows) for row in rows if row["method"] == method and row["probe"] in shown]
-    splits = sorted({row["split"] for row in ridge})
-    pictures = {"Scores": score_bars(ridge, f"{deployment.profile.name}: out-of-sample R2, ridge")} if ridge else {}
-    tables = {f"R2, {name} split, ridge": scores_markdown(rows, name) for name in splits}
+    pictures, tables = shown(rows, deployment.profile)
     encoder = TrainedEncoder.load(deployment.store.bundle("encoder"))
     deployment.store.publish(card.FILE, card.model_card(encoder, deployment.profile, tables).encode())
     return StepResult(written, counts, pictures, tables)
+
+
+def shown(rows: list[dict[str, Any]], profile: Profile) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Pictures and tables of some scores, by title: by task, ranks over tasks, and few labels."""
+    splits = [name for name in sorted(profile.evaluation.splits) if of_probe(rows, name)]
+    pictures, tables = {}, {f"R2, {name} split, ridge": scores_markdown(rows, name) for name in splits}
+    bars = [row for name in splits for row in of_probe(rows, name)]
+    order = methods_of(bars)
+    if bars:
+        bars.sort(key=lambda row: order.index(row["method"]))
+        pictures["Scores"] = score_bars(bars, f"{profile.name}: out-of-sample R2, ridge")
+    for name in splits:
+        if (ranks := rank(of_probe(rows, name))) is not None:
+            tables[f"Ranks, {name} split"] = ranks_markdown(ranks)
+            title = f"{profile.name}: mean ranks over {ranks.tasks} tasks, {name} split"
+            pictures[f"Ranks, {name} split"] = rank_diagram(ranks.methods, ranks.rank, ranks.critical_difference, title)
+    percentages, methods, means = few_shot_scores(rows)
+    if percentages:
+        tables["R2 from few labels, random split, ridge"] = few_shot_markdown(rows)
+        title = f"{profile.name}: R2 from few labels, mean over tasks"
+        pictures["Few labels"] = few_label_curves(percentages, methods, means, title)
+    return pictures, tables
 
 
 def score(
@@ -312,16 +336,10 @@ def read_scores(deployment: Deployment) -> list[dict[str, Any]]:
     return rows
 
 
-def _methods(rows: Iterable[dict[str, Any]]) -> list[str]:
-    """The methods of some scores: this project's in their order, then external embeddings by name."""
-    found = {row["method"] for row in rows}
-    return [*(method for method in METHOD_INPUTS if method in found), *sorted(found - set(METHOD_INPUTS))]
-
-
 def scores_markdown(rows: Iterable[dict[str, Any]], split: str, probe: str = "ridge") -> str:
     """Task x method table of the mean R2 over seeds; `*` marks scores whose inputs overlap with the label."""
-    chosen = [row for row in rows if row["split"] == split and row["probe"] in (probe, NEIGHBOURS)]
-    methods = _methods(chosen)
+    chosen = of_probe(rows, split, probe)
+    methods = methods_of(chosen)
     lines = ["| task | n | " + " | ".join(methods) + " |", "| --- | ---: |" + " ---: |" * len(methods)]
     for task in sorted({row["task"] for row in chosen}):
         of_task = [row for row in chosen if row["task"] == task]

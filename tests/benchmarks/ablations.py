@@ -1,6 +1,6 @@
 """What makes the vectors good: one option of the encoder at a time changed, on spatial blocks, over seeds and profiles.
 
-    python -m tests.benchmarks.ablations [--profiles demo new_york] [--only NAME ...] [--quick]
+    python -m tests.benchmarks.ablations [--profiles demo new_york] [--only NAME ...] [--seeds 0 1 2]
 
 Reads the lakes of the profiles, which have to be materialised. For every seed the encoder is trained anew, with that
 seed, and scored on the spatial blocks of that seed by the ridge probe; tasks of fewer than 100 units are left out, for
@@ -171,11 +171,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profiles", nargs="+", default=["demo", "new_york"])
     parser.add_argument("--only", nargs="+", choices=list(OPTIONS), default=list(OPTIONS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--quick", action="store_true", help="one seed, the paper's options alone")
     arguments = parser.parse_args()
     names = [OWN, PAPER] if arguments.quick else list(dict.fromkeys([OWN, *arguments.only]))
     try:
-        compare(arguments.profiles, names, [0] if arguments.quick else [0, 1, 2])
+        compare(arguments.profiles, names, [0] if arguments.quick else arguments.seeds)
     except MobclipError as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

@@ -120,29 +120,6 @@ def test_loss_curves():
     assert pixels(plots.loss_curves({"train": [float("nan")]}, "Diverged")).size
 
 
-def score(task, method, r2, split="random"):
-    return {"task": task, "method": method, "split": split, "r2": r2, "r2_low": r2 - 0.1, "r2_high": r2 + 0.1}
-
-
-def test_score_bars_grow_with_the_score():
-    blue = np.array([0x00, 0x72, 0xB2]) / 255
-    low, high = (pixels(plots.score_bars([score("POP", "embeddings", r2)], "t")) for r2 in (0.2, 0.6))
-    assert share_of(low, blue) > 0.01
-    # the axis ends a little above the highest bar, so compare two bars in one picture
-    both = pixels(plots.score_bars([score("POP", "embeddings", 0.8), score("POP", "coordinates", 0.2)], "t"))
-    orange = np.array([0xE6, 0x9F, 0x00]) / 255
-    assert share_of(both, blue) == pytest.approx(4 * share_of(both, orange), rel=0.25)
-    assert high.shape == low.shape
-
-
-def test_score_bars_average_repeats_and_survive_gaps():
-    repeated = [score("POP", "embeddings", 0.4), score("POP", "embeddings", 0.6)]
-    assert plots.score_bars(repeated, "t") == plots.score_bars([score("POP", "embeddings", 0.5)], "t")
-    gaps = [score("POP", "embeddings", 0.4), score("ELE", "coordinates", -7.0), score("POP", "pca_128", 0.1, "spatial")]
-    assert pixels(plots.score_bars(gaps, "t")).std() > 0
-    assert pixels(plots.score_bars([], "t")).size
-
-
 def test_patch_sheet_shows_each_patch():
     patches = np.zeros((2, 3, 8, 8), np.uint8)
     patches[0, 0] = patches[1, 2] = 200
