@@ -2,7 +2,7 @@
 
 Belongs here: one blocking contract check for each table, and the rules that join tables. Does not belong here: the
 rules themselves (see `mobclip_core.contracts` and the `check_*` functions of the core), changes from one
-materialisation to the next (see `distributions`).
+materialisation to the next (see `distributions` and `regressions`).
 """
 
 import warnings
@@ -12,6 +12,7 @@ import dagster as dg
 
 from mobclip_assets.distributions import make_distribution_checks
 from mobclip_assets.metadata import numbers
+from mobclip_assets.regressions import make_regression_check
 from mobclip_assets.resources import DeploymentResource
 from mobclip_core.contract_batches import BatchedCheck
 from mobclip_core.contracts import CONTRACTS
@@ -100,7 +101,7 @@ def make_checks(regions: dg.StaticPartitionsDefinition, quality: QualityConfig) 
     with warnings.catch_warnings():
         # partitioned checks are marked as a preview in this version of Dagster, which is pinned exactly
         warnings.simplefilter("ignore", dg.PreviewWarning)
-        return [*_checks(regions), *make_distribution_checks(quality, regions)]
+        return [*_checks(regions), make_regression_check(), *make_distribution_checks(quality, regions)]
 
 
 def _checks(regions: dg.StaticPartitionsDefinition) -> list[dg.AssetChecksDefinition]:

@@ -205,6 +205,17 @@ def scores(profile: ProfileOption = "demo", as_json: JsonOption = False) -> None
     out.print("* an input of the method overlaps with the label", highlight=False)
 
 
+@app.command()
+def report(profile: ProfileOption = "demo") -> None:
+    """Write one HTML page with map, scores, ranks and residuals, and print where it is."""
+    from mobclip_core.deployment import Deployment
+    from mobclip_core.evaluation.report import build_report
+
+    with _readable_errors(), console.status("drawing"):
+        path = build_report(Deployment.open(profile))
+    out.print(path, highlight=False, soft_wrap=True)
+
+
 @app.command("demo-data")
 def demo_data(
     folder: Annotated[Path, typer.Option(help="Where the raw files go.")] = PROFILES_DIR.parent / "demo_data",

@@ -22,14 +22,14 @@ from mobclip_core.store import TableRef
 from mobclip_core.table_contract import TableContract
 
 CHECK_NAME = "distribution"
-_STATISTICS = "statistics"
+STATISTICS = "statistics"
 
 
-class DistributionConfig(dg.Config):
-    """Run config of a distribution check.
+class AcceptConfig(dg.Config):
+    """Run config of a check that compares with the last that passed.
 
     Args:
-        accept: The change is meant: pass, and take the table as it is for the baseline.
+        accept: The change is meant: pass, and take what is there now for the baseline.
     """
 
     accept: bool = False
@@ -53,7 +53,7 @@ def _check(
     key = dg.AssetCheckKey(dg.AssetKey(contract.name), CHECK_NAME)
 
     def check(
-        context: dg.AssetCheckExecutionContext, config: DistributionConfig, deployment: DeploymentResource
+        context: dg.AssetCheckExecutionContext, config: AcceptConfig, deployment: DeploymentResource
     ) -> dg.AssetCheckResult:
         region = context.partition_key if contract.partitioned else None
         baseline = last_good(context.instance, key, region)
@@ -85,7 +85,7 @@ def last_good(instance: dg.DagsterInstance, key: dg.AssetCheckKey, region: str |
     evaluation = records[0].evaluation if records else None
     if evaluation is None:
         return None
-    statistics = evaluation.metadata[_STATISTICS].value
+    statistics = evaluation.metadata[STATISTICS].value
     when = datetime.fromtimestamp(records[0].create_timestamp, UTC).strftime("%Y-%m-%d %H:%M UTC")
     assert isinstance(statistics, dict)
     return Baseline(statistics, when)
@@ -99,6 +99,6 @@ def _result(found: DistributionOutcome) -> dg.AssetCheckResult:
         metadata={
             "what changed": dg.MetadataValue.md(found.table),
             **numbers(found.outcome.numbers),
-            _STATISTICS: dg.MetadataValue.json(found.statistics),
+            STATISTICS: dg.MetadataValue.json(found.statistics),
         },
     )

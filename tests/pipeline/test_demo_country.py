@@ -22,6 +22,9 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     profile = materialize(folder, text)
     shown = CliRunner().invoke(app, ["scores", "--profile", str(profile), "--json"])
     assert (folder / "lake" / "map.png").read_bytes().startswith(b"\x89PNG")
+    written = CliRunner().invoke(app, ["report", "--profile", str(profile)])
+    assert written.stdout.strip() == str(folder / "lake" / "report.html")
+    assert "Ranks, spatial split" in (folder / "lake" / "report.html").read_text()
     return json.loads(shown.stdout)
 
 
@@ -35,7 +38,10 @@ def mean_r2(scores: list[dict], method: str, seed: int) -> float:
     return float(np.mean(chosen))
 
 
-@pytest.mark.parametrize("baseline", ["coordinates", "poi", "imagery", "census", "mobility", "pca_128", "raw_features"])
+@pytest.mark.parametrize(
+    "baseline",
+    ["coordinates", "spherical_harmonics", "poi", "imagery", "census", "mobility", "pca_128", "raw_features"],
+)
 def test_embeddings_beat_every_baseline_on_spatial_blocks(scores, baseline):
     seeds = sorted({row["seed"] for row in scores})
     assert len(seeds) == 3
@@ -46,7 +52,7 @@ def test_embeddings_beat_every_baseline_on_spatial_blocks(scores, baseline):
 def test_all_eleven_tasks_and_both_splits_are_scored(scores):
     tasks = {"POP", "CRI", "COS", "NTL", "ELE", "FOR", "EDU", "ELD", "HSR", "HOU", "ENE"}
     assert {row["task"] for row in scores} == tasks
-    assert {row["split"] for row in scores} == {"random", "spatial"}
+    assert {row["split"] for row in scores} == {"random", "random_1%", "random_5%", "random_20%", "spatial"}
     assert all(row["r2_low"] <= row["r2_high"] <= 1 for row in scores)
 
 
