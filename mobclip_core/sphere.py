@@ -16,7 +16,9 @@ def unit_vectors(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
     return np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
 
 
-def spherical_harmonics(lon: np.ndarray, lat: np.ndarray, degrees: int) -> np.ndarray:
+def spherical_harmonics(
+    lon: np.ndarray, lat: np.ndarray, degrees: int, dtype: type[np.floating] = np.float32
+) -> np.ndarray:
     """The real spherical harmonics of degrees 0 to `degrees` - 1 at points.
 
     The location encoding of Russwurm et al. 2024 (https://arxiv.org/abs/2310.06743), which SatCLIP builds on.
@@ -26,13 +28,14 @@ def spherical_harmonics(lon: np.ndarray, lat: np.ndarray, degrees: int) -> np.nd
         lon: Longitudes in degrees, shape (n,).
         lat: Latitudes in degrees, shape (n,).
         degrees: How many degrees.
+        dtype: Of the result.
 
     Returns:
-        float32, shape (n, degrees ** 2): by degree, and in it by order from -degree to degree; negative orders are
+        Shape (n, degrees ** 2): by degree, and in it by order from -degree to degree; negative orders are
         sines of the longitude, positive ones cosines.
     """
     colatitude, longitude = np.radians(90 - lat), np.radians(lon)
-    columns = np.empty((len(lon), degrees**2), dtype=np.float32)
+    columns = np.empty((len(lon), degrees**2), dtype=dtype)
     for degree in range(degrees):
         middle = degree * (degree + 1)
         columns[:, middle] = sph_harm_y(degree, 0, colatitude, longitude).real

@@ -33,7 +33,7 @@ from mobclip_core.vectors import matrix_of
 if TYPE_CHECKING:
     from mobclip_core.deployment import Count, Deployment, StepResult
 
-_AFTER_THE_TRAINING = ("student", "align_to_previous", "factors")
+_AFTER_THE_TRAINING = ("student", "align_to_previous", "factors", "position_factors")
 """Options that an interrupted training may go on without regard to."""
 
 _REPORT = "encoder_report"
@@ -98,7 +98,9 @@ def _finished(
     vectors = embed(trained, graph, beside, every, lambda _: features, device)
     if config.student is not None:
         has_mobility, held_out = summed_degree(graph) > 0, validation_mask(trained.cells, config)
-        taught = (vectors, has_mobility, held_out)
+        # where a cell lies the student need not guess
+        position = 0 if trained.position is None else trained.position.of(features.lon, features.lat)
+        taught = (vectors - position, has_mobility, held_out)
         student = train_student(features, beside, *taught, config.student, seed=config.seed, device=device)
         trained = with_student(trained, student, config.student)
     return align_to_previous(deployment.store, trained, vectors, regions, apply=config.align_to_previous)

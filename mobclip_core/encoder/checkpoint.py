@@ -19,12 +19,13 @@ from torch.nn.functional import normalize
 
 from mobclip_core.encoder.features import Statistics
 from mobclip_core.encoder.modules import MobCLIP
+from mobclip_core.encoder.position import PositionFactors
 from mobclip_core.encoder.readout import Readout
 
 if TYPE_CHECKING:
     from mobclip_core.profile import EncoderConfig, StudentConfig
 
-_BESIDE = ("statistics.", "readout.", "student.", "alignment")
+_BESIDE = ("statistics.", "readout.", "position.", "student.", "alignment")
 """Tensors that are no parameters of the model."""
 
 READOUT = tuple(field.name for field in fields(Readout))
@@ -36,8 +37,9 @@ class TrainedEncoder:
 
     Args:
         tensors: Parameters by name; the features' `statistics.<modality>.mean` and `.scale`; with the option
-            `factors` the fields of the `readout.<name>`; with a student its parameters, `student.<name>`; `alignment`,
-            the rotation (d, d) of all vectors, if it is aligned to an earlier one.
+            `factors` the fields of the `readout.<name>`, with `position_factors` those of `position.<name>`; with a
+            student its parameters, `student.<name>`; `alignment`, the rotation (d, d) of all vectors, if it is aligned
+            to an earlier one.
         cells: Node order, uint64 (N,).
         config: Options and provenance: `encoder` (the `EncoderConfig`), `widths`, `directed`, `image_encoder`,
             `inputs` (data versions), `counts`.
@@ -103,6 +105,12 @@ class TrainedEncoder:
         """What the published vectors are made with; None where they are the trained ones."""
         parts = {name: self.tensors.get(f"readout.{name}") for name in READOUT}
         return None if parts["offset"] is None else Readout(**cast("dict[str, np.ndarray]", parts))
+
+    @property
+    def position(self) -> PositionFactors | None:
+        """What says where a cell lies; None where nothing does."""
+        parts = {field.name: self.tensors.get(f"position.{field.name}") for field in fields(PositionFactors)}
+        return None if parts["mean"] is None else PositionFactors(**cast("dict[str, np.ndarray]", parts))
 
     def _checkpoint(self) -> bytes:
         arrays = {name: np.ascontiguousarray(value) for name, value in sorted(self.tensors.items())}

@@ -85,6 +85,9 @@ def embed(
         own = stacked(features)[rows]
         averaged = mean_beside(np.searchsorted(field, around), len(field)) @ own
         vectors = readout.of_features(own[at], averaged[at]) + readout.of_trained(vectors)
+    if encoder.position is not None:
+        place = rows[at]
+        vectors = vectors + encoder.position.of(features.lon[place], features.lat[place])
     return encoder.published(vectors)
 
 

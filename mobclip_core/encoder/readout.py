@@ -101,7 +101,14 @@ def mean_beside(edges: np.ndarray, nodes: int) -> sparse.csr_array:
     return sparse.csr_array((weight, (row, column)), shape=(nodes, nodes))
 
 
-def fit_readout(features: ModalityFeatures, edges: np.ndarray, trained: np.ndarray, factors: int, seed: int) -> Readout:
+def directions_of(dimensions: int, seed: int) -> np.ndarray:
+    """The random rotation of the dimensions, (d, d): the first rows are for the factors, the last for the position."""
+    return np.asarray(np.linalg.qr(np.random.default_rng(seed).normal(size=(dimensions, dimensions)))[0])
+
+
+def fit_readout(
+    features: ModalityFeatures, edges: np.ndarray, trained: np.ndarray, factors: int, seed: int, spared: int = 0
+) -> Readout:
     """Find the factors, and the leading components of the trained vectors for the dimensions that are left.
 
     Args:
@@ -110,6 +117,7 @@ def fit_readout(features: ModalityFeatures, edges: np.ndarray, trained: np.ndarr
         trained: Trained vectors of the same cells, (N, d).
         factors: How many dimensions the factors get, below d; fewer where the features hold no more.
         seed: Of the rotation.
+        spared: Dimensions that are left for the position.
     """
     values = stacked(features)
     d = trained.shape[1]
@@ -124,9 +132,9 @@ def fit_readout(features: ModalityFeatures, edges: np.ndarray, trained: np.ndarr
     kept = slice(None, None, -1)
     found, directions = found[kept][:factors], directions[:, kept][:, :factors]
     counted = np.maximum(found, 0)
-    turned = np.linalg.qr(np.random.default_rng(seed).normal(size=(d, d)))[0]
+    turned = directions_of(d, seed)
     by_factor = signed(white @ directions) * counted**_POWER
-    components, centre = _components(trained, d - len(found))
+    components, centre = _components(trained, d - len(found) - spared)
     rotation = turned[: len(found)]
     of_trained = components @ turned[len(found) : len(found) + components.shape[1]]
     offset = -((mean + mean_averaged) / 2 @ by_factor @ rotation + centre @ of_trained)

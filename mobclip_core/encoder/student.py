@@ -256,7 +256,7 @@ def train_student(
     Args:
         features: Standardised features of all cells.
         beside: Edges between adjacent cells, both ways, (2, E).
-        vectors: What the encoder gives these cells, float32 (N, d).
+        vectors: What the encoder gives these cells, but for their position factors, float32 (N, d).
         has_mobility: bool (N,).
         held_out: Cells of the blocks held out for early stopping, bool (N,).
         options: Options.
@@ -339,4 +339,6 @@ def student_vectors(
         part = torch.from_numpy(rows[start : start + _ROWS])
         shown = ({name: value[part].to(device) for name, value in x.items()} for x in (values, masks))
         vectors[start : start + _ROWS] = student(*shown).cpu().numpy()
+    if encoder.position is not None:
+        vectors += encoder.position.of(features.lon[rows], features.lat[rows])
     return encoder.published(vectors)

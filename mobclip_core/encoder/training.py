@@ -15,10 +15,11 @@ from mobclip_core.encoder.device import deterministic, resolve_device
 from mobclip_core.encoder.features import ModalityFeatures
 from mobclip_core.encoder.line import Graph
 from mobclip_core.encoder.modules import MobCLIP, Tensors
+from mobclip_core.encoder.position import fit_position
 from mobclip_core.encoder.progress import Checkpoints
 from mobclip_core.encoder.propagation import Adjacency, graph_adjacency, neighbour_edges
 from mobclip_core.encoder.ranks import Ranks
-from mobclip_core.encoder.readout import fit_readout
+from mobclip_core.encoder.readout import directions_of, fit_readout
 from mobclip_core.encoder.tracking import Scalars
 from mobclip_core.encoder.trainer import Trainer
 from mobclip_core.errors import ContractError
@@ -140,8 +141,13 @@ def train(
             trainer.fit(None if checkpoints is None else checkpoints.save, scalars)
         state, history, best = trainer.best(), trainer.state.history, trainer.state.best
         if config.factors:
-            readout = fit_readout(features, beside.numpy(), trainer.vectors(), config.factors, config.seed)
+            parts = (features, beside.numpy(), trainer.vectors(), config.factors, config.seed)
+            readout = fit_readout(*parts, spared=config.position_factors)
             state |= {f"readout.{name}": value for name, value in vars(readout).items()}
+        if config.position_factors:
+            directions = directions_of(config.dimensions, config.seed)[-config.position_factors :]
+            position = fit_position(features.lon, features.lat, directions)
+            state |= {f"position.{name}": value for name, value in vars(position).items()}
     for name, modality in features.modalities.items():
         state[f"statistics.{name}.mean"] = modality.statistics.mean
         state[f"statistics.{name}.scale"] = modality.statistics.scale

@@ -83,6 +83,8 @@ class EncoderConfig(Settings):
         modality_dropout: Probability that a modality of a cell is hidden from the fusion in a training step.
         factors: Dimensions of the published vector that are spatial factors of the features (see `encoder.readout`);
             the others are the leading components of the trained vectors. 0: the trained vectors as they are.
+        position_factors: Dimensions of the published vector that say where the cell lies (see `encoder.position`); with
+            `factors` only.
         normalise_output: Scale each embedding to unit length.
         demographics_hidden: Width of the demographic head's hidden layer.
         temperatures: Temperature of the loss, by modality.
@@ -122,6 +124,7 @@ class EncoderConfig(Settings):
     reconstruction_weight: Annotated[float, Field(ge=0)] = 0.0
     modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     factors: Annotated[int, Field(ge=0)] = 0
+    position_factors: Annotated[int, Field(ge=0)] = 0
     normalise_output: bool = False
     demographics_hidden: Annotated[int, Field(ge=1)] = 64
     temperatures: dict[Literal["poi", "imagery", "census"], Annotated[float, Field(gt=0)]] = {
@@ -153,9 +156,12 @@ class EncoderConfig(Settings):
 
     @model_validator(mode="after")
     def _factors_leave_room(self) -> Self:
-        if self.factors >= self.dimensions:
+        if self.position_factors and not self.factors:
+            raise ValueError("position_factors need factors: the trained vectors by themselves fill all dimensions")
+        if self.factors + self.position_factors >= self.dimensions:
             raise ValueError(
-                f"factors ({self.factors}) must leave some of the {self.dimensions} dimensions to training"
+                f"factors ({self.factors}) and position_factors ({self.position_factors}) must leave some of the "
+                f"{self.dimensions} dimensions to training"
             )
         return self
 

@@ -36,12 +36,19 @@ FEWEST_UNITS = 100
 OWN, PAPER = "as in the profile", "as in the paper"
 PAPERS = {
     name: EncoderConfig.model_fields[name].default
-    for name in ("feature_fusion", "reconstruction_weight", "modality_dropout", "spatial_edges_weight", "factors")
+    for name in (
+        "feature_fusion",
+        "reconstruction_weight",
+        "modality_dropout",
+        "spatial_edges_weight",
+        "factors",
+        "position_factors",
+    )
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     OWN: {},
     PAPER: PAPERS,
-    "no spatial factors": {"factors": 0},
+    "no spatial factors": {"factors": 0, "position_factors": 0},
     "no fusion of features": {"feature_fusion": False, "modality_dropout": 0},
     "no reconstruction": {"reconstruction_weight": 0},
     "no contrast": {"contrastive_weight": 0},

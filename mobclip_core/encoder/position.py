@@ -1,0 +1,68 @@
+"""Position factors: what part of the published vector says where a cell lies.
+
+Belongs here: fitting them, and applying them to any cell. Does not belong here: the harmonics (see `sphere`), the other
+parts of the vector (see `readout`).
+
+Climate, relief and prices change over hundreds of kilometres, and a neighbour's features do not say all of it. The
+factors are the leading principal components, over the cells of the training, of the spherical harmonics of degree below
+20: smooth functions of the place, the smoothest first. A linear probe needs them beside features, not in place of them:
+by themselves they are the baseline that fails between blocks. They depend on the cell's place alone, so that a student
+gives them exactly; beyond the training's places they stay at the nearest value known.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mobclip_core.encoder.readout import signed
+from mobclip_core.sphere import spherical_harmonics
+
+DEGREES = 20
+_SMALLEST_SHARE = 1e-11
+"""Components with less than this share of the first one's variance are rounding, even in float64."""
+
+
+@dataclass(frozen=True)
+class PositionFactors:
+    """From places to a part of the published vectors.
+
+    Args:
+        mean: Of the harmonics over the training's cells, float64 (400,).
+        axes: Maps the rest to factors of unit variance, float64 (400, K).
+        lowest: Of each factor in the training, (K,).
+        highest: (K,).
+        rotation: Maps factors into the space of the vectors, (K, d).
+    """
+
+    mean: np.ndarray
+    axes: np.ndarray
+    lowest: np.ndarray
+    highest: np.ndarray
+    rotation: np.ndarray
+
+    def of(self, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+        """What places, in degrees, (n,) each, give to the published vectors: float32 (n, d)."""
+        harmonics = spherical_harmonics(lon, lat, DEGREES, np.float64)
+        factors = np.clip((harmonics - self.mean) @ self.axes, self.lowest, self.highest)
+        return np.asarray(factors @ self.rotation, dtype=np.float32)
+
+
+def fit_position(lon: np.ndarray, lat: np.ndarray, rotation: np.ndarray) -> PositionFactors:
+    """Find the factors of the cells of a training.
+
+    Args:
+        lon: Of their centres, degrees, (N,).
+        lat: Likewise.
+        rotation: A direction in the space of the vectors for each factor wanted, (K, d); the first ones are used where
+            the cells allow fewer factors.
+    """
+    harmonics = spherical_harmonics(lon, lat, DEGREES, np.float64)
+    mean = harmonics.mean(axis=0)
+    centred = harmonics - mean
+    variance, axes = np.linalg.eigh(centred.T @ centred / len(centred))
+    order = np.argsort(variance)[::-1][: len(rotation)]
+    order = order[variance[order] > _SMALLEST_SHARE * max(float(variance[-1]), np.finfo(float).tiny)]
+    axes = signed(axes[:, order]) / np.sqrt(variance[order])
+    factors = centred @ axes
+    lowest, highest = factors.min(axis=0, initial=np.inf), factors.max(axis=0, initial=-np.inf)
+    return PositionFactors(mean, axes, lowest, highest, np.asarray(rotation[: len(order)], dtype=np.float64))
