@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test test-quick lint format bench clean
+.PHONY: help setup demo ui test test-quick lint format bench readme clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,11 @@ test: lint ## everything that CI runs
 bench: setup ## the benchmarks, one JSON line each
 	@for name in $$(ls tests/benchmarks/*.py | xargs -n1 basename | grep -v '^_' | sed 's/\.py$$//'); do \
 	  $(BIN)/python -m tests.benchmarks.$$name; done
+
+readme: setup demo ## make every score table of the README again: demo, New York and the United States (about an hour)
+	$(BIN)/mobclip materialize --profile new_york
+	$(BIN)/mobclip materialize --profile usa
+	$(BIN)/python -m tests.readme
 
 clean: ## remove what a build leaves behind: demo data, lake, Dagster's history, caches
 	rm -rf dagster_home/demo_data dagster_home/lake dagster_home/instances .pytest_cache .mypy_cache .ruff_cache .hypothesis
