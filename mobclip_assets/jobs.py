@@ -37,7 +37,7 @@ def make_jobs() -> list["UnresolvedAssetJobDefinition"]:
         ),
         dg.define_asset_job(
             "train",
-            dg.AssetSelection.assets("mobility_graph", "node_embeddings", "encoder"),
+            dg.AssetSelection.assets("mobility_graph", "node_embeddings", "encoder", "encoder_variants"),
             description="Graph, LINE and encoder over all regions.",
         ),
         dg.define_asset_job("embed", dg.AssetSelection.assets("embeddings"), description="Vectors of a region."),

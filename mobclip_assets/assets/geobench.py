@@ -36,6 +36,7 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
             "geobench_labels",
             "node_embeddings",
             "encoder",
+            "encoder_variants",
             all_regions("embeddings"),
             all_regions("poi_aggregates"),
             all_regions("imagery_features"),

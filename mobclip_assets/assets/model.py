@@ -1,6 +1,9 @@
 """Model: the encoder and the embeddings, which are the product."""
 
+from collections.abc import Sequence
+
 import dagster as dg
+from pydantic import BaseModel
 
 from mobclip_assets.making import GPU_POOL, AssetMaker, Code
 from mobclip_assets.partitions import all_regions
@@ -20,11 +23,18 @@ _ENCODER_MODULES = [
         "propagation",
         "features",
         "readout",
+        "position",
         "checkpoint",
         "student",
         "alignment",
     ]
 ]
+
+
+class _Variants(BaseModel):
+    """The part of the evaluation's settings that decides what is trained."""
+
+    names: Sequence[str]
 
 
 def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
@@ -58,7 +68,9 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
         group=GROUP,
         kinds={"pytorch", "parquet"},
         deps=["encoder", "mobility_graph", "grid_cells", "poi_aggregates", "imagery_features", "census_features"],
-        code=Code([f"encoder/{name}" for name in ("embedding", "propagation", "modules", "readout", "student")]),
+        code=Code(
+            [f"encoder/{name}" for name in ("embedding", "propagation", "modules", "readout", "position", "student")]
+        ),
     )
     def embeddings(deployment: Deployment, region: str) -> StepResult:
         """The product: one vector for each cell of a region, its source, the encoder's fingerprint, the modalities."""
@@ -66,4 +78,27 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
 
         return build_embeddings(deployment, region)
 
-    return [encoder, embeddings]
+    @make.whole(
+        group=GROUP,
+        kinds={"pytorch"},
+        deps=[
+            "mobility_graph",
+            "node_embeddings",
+            all_regions("grid_cells"),
+            all_regions("poi_aggregates"),
+            all_regions("imagery_features"),
+            all_regions("census_features"),
+        ],
+        code=Code(
+            [*_ENCODER_MODULES, "encoder/variants", "encoder/line", "encoder/line_blocks"],
+            settings=[profile.encoder, profile.line, _Variants(names=profile.evaluation.variants)],
+        ),
+        pool=GPU_POOL,
+    )
+    def encoder_variants(deployment: Deployment) -> StepResult:
+        """Encoders with one part of the method changed, for the scores: those of `evaluation.variants`, often none."""
+        from mobclip_core.encoder.variants import build_encoder_variants
+
+        return build_encoder_variants(deployment)
+
+    return [encoder, encoder_variants, embeddings]

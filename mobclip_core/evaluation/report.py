@@ -16,7 +16,8 @@ from mobclip_core.catalog import country_map
 from mobclip_core.deployment import Deployment
 from mobclip_core.encoder.checkpoint import TrainedEncoder
 from mobclip_core.evaluation.probes import ridge_predictions
-from mobclip_core.evaluation.scores import read_scores, shown, splits_of, unit_sets
+from mobclip_core.evaluation.scores import read_scores, shown, splits_of
+from mobclip_core.evaluation.units import unit_sets
 from mobclip_core.plots import cell_map
 from mobclip_core.store import TableRef
 from mobclip_core.vectors import matrix_of

@@ -13,11 +13,15 @@ averaging over units, probes.
 | `pca_128` | the first 128 principal components of `raw_features`, fitted on all cells | all |
 | `poi`, `imagery`, `census` | the encoder's input: standardised, 0 where absent; 0/1 for presence | itself |
 | `mobility` | the LINE vector of the cell's node, likewise | itself |
+| those of `evaluation.variants` | the cell's vector of an encoder with one part changed | all or fewer |
+| `raw_features_without_x` | `raw_features` less one modality, for each variant that is without it | the others |
 | those of `evaluation.external` | the vector, standardised, 0 where there is none; 0/1 for presence | unknown |
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow.compute as pc
@@ -26,9 +30,10 @@ from mobclip_core.deployment import Count, Deployment
 from mobclip_core.encoder.checkpoint import TrainedEncoder
 from mobclip_core.encoder.features import ModalityFeatures, assemble_features, standardise, statistics_of
 from mobclip_core.encoder.readout import signed
+from mobclip_core.encoder.variants import read_variants
 from mobclip_core.errors import ContractError, FingerprintError
 from mobclip_core.evaluation.external import external_vectors
-from mobclip_core.profile import InputName
+from mobclip_core.profile import InputName, VariantName
 from mobclip_core.sphere import spherical_harmonics, unit_vectors
 from mobclip_core.store import TableRef
 from mobclip_core.vectors import matrix_of
@@ -37,6 +42,12 @@ PCA_COMPONENTS = 128
 HARMONIC_DEGREES = 20
 """400 columns, waves down to some 2,000 km."""
 INPUTS: tuple[InputName, ...] = ("poi", "imagery", "census", "mobility")
+_WITHOUT: Mapping[str, InputName] = {f"without_{name}": name for name in INPUTS}
+VARIANT_INPUTS: Mapping[str, frozenset[InputName]] = {
+    name: frozenset(INPUTS) - {_WITHOUT.get(name), "mobility" if name == "adjacency" else None}
+    for name in get_args(VariantName)
+} | {f"raw_features_{name}": frozenset(INPUTS) - {left_out} for name, left_out in _WITHOUT.items()}
+"""The inputs behind variants of the encoder, and behind raw features less one modality."""
 METHOD_INPUTS: Mapping[str, frozenset[InputName]] = {
     "embeddings": frozenset(INPUTS),
     "coordinates": frozenset(),
@@ -44,7 +55,9 @@ METHOD_INPUTS: Mapping[str, frozenset[InputName]] = {
     "spatial_neighbours": frozenset(),
     "raw_features": frozenset(INPUTS),
     "pca_128": frozenset(INPUTS),
-} | {name: frozenset([name]) for name in INPUTS}
+    **{name: frozenset([name]) for name in INPUTS},
+    **VARIANT_INPUTS,
+}
 """The inputs behind each method: where one overlaps with a task's label, the score says `leak`."""
 
 
@@ -57,12 +70,28 @@ class Representations:
         matrices: Method -> matrix of shape (n, d).
         encoder: Fingerprint of the encoder behind `embeddings`.
         counts: Of what external embeddings have and lack.
+        region: Number of each cell's region, for the split that leaves regions out, (n,).
     """
 
     cells: np.ndarray
     matrices: Mapping[str, np.ndarray]
     encoder: str
     counts: Mapping[str, Count] = field(default_factory=dict)
+    region: np.ndarray | None = None
+    _versions: dict[str, str] = field(default_factory=dict)
+
+    def regions_of(self, cells: np.ndarray) -> np.ndarray:
+        """Region of some of the cells, (n,)."""
+        if self.region is None:
+            raise ValueError("these representations do not know the regions of their cells")
+        return np.asarray(self.region[np.searchsorted(self.cells, cells)])
+
+    def version(self, method: str) -> str:
+        """A hash of the matrix of a method."""
+        if method not in self._versions:
+            content: Any = np.ascontiguousarray(self.matrices[method])
+            self._versions[method] = hashlib.sha256(content).hexdigest()[:16]
+        return self._versions[method]
 
 
 def load_representations(deployment: Deployment) -> Representations:
@@ -88,13 +117,18 @@ def load_representations(deployment: Deployment) -> Representations:
         "raw_features": raw,
         "pca_128": principal_components(raw, PCA_COMPONENTS),
     }
+    for variant, vectors in read_variants(deployment, features.cells).items():
+        matrices[variant] = vectors
+        if variant in _WITHOUT:
+            kept = [modalities[name] for name in INPUTS if name != _WITHOUT[variant]]
+            matrices[f"raw_features_{variant}"] = np.concatenate(kept, axis=1)
     counts: dict[str, Count] = {}
     for name, config in deployment.profile.evaluation.external.items():
         found = external_vectors(name, config, features.cells, features.lon, features.lat)
         standard = standardise(found.values, found.known, statistics_of(found.values, found.known))
         matrices[name] = _with_presence(standard, found.known)
         counts |= {f"{name}_{key}": count for key, count in found.counts.items()}
-    return Representations(features.cells, matrices | modalities, fingerprint, counts)
+    return Representations(features.cells, matrices | modalities, fingerprint, counts, features.region)
 
 
 def _embeddings(deployment: Deployment, cells: np.ndarray) -> tuple[np.ndarray, str]:

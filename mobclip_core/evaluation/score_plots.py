@@ -1,7 +1,7 @@
 """Plots of scores: bars by task, ranks over tasks, curves of few labels.
 
-Belongs here: drawing what is given. Does not belong here: means, ranks and tests (see `comparison`), maps and the style
-of figures (see `mobclip_core.plots`).
+Belongs here: drawing what is given. Does not belong here: means, ranks and tests (see `comparison`, `intervals`), maps
+and the style of figures (see `mobclip_core.plots`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mobclip_core.evaluation.intervals import MeanScore
 from mobclip_core.plots import EMPTY, INK, PALETTE, QUIET, new_figure, plain_axes, png_of, set_title
 
 
@@ -55,6 +56,32 @@ def score_bars(rows: Sequence[Mapping[str, Any]], title: str) -> bytes:
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False, fontsize=8)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK)
+    return png_of(figure)
+
+
+def difference_plot(means: Sequence[MeanScore], title: str, first: str = "embeddings") -> bytes:
+    """Mean R2 of each method less that of the first, with the interval of the difference; it is cut at -1.
+
+    Args:
+        means: Of all methods.
+        title: Title.
+        first: The method at the line.
+    """
+    others = sorted((mean for mean in means if mean.method != first), key=lambda mean: mean.ahead)
+    figure = new_figure(7.4, 1.2 + 0.24 * len(others))
+    axes = figure.add_subplot()
+    for y, mean in enumerate(others):
+        low, high = -mean.ahead_high, -mean.ahead_low
+        sure = low > 0 or high < 0
+        axes.plot([low, high], [y, y], color=INK if sure else QUIET, linewidth=1.4)
+        axes.plot(-mean.ahead, y, "o", markersize=5, color=PALETTE[0] if sure else QUIET)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.set_yticks(range(len(others)), [mean.method.replace("_", " ") for mean in others])
+    axes.set_ylim(len(others) - 0.4, -0.6)
+    low, high = axes.get_xlim()
+    axes.set_xlim(max(low, -1.0), high)
+    plain_axes(axes, "R² less that of the embeddings; bars: 95%, grey where they cover 0", "")
+    set_title(axes, title)
     return png_of(figure)
 
 

@@ -1,21 +1,19 @@
 """GeoBench scores: how well each task is predicted from each representation, out of sample.
 
-Belongs here: the step that scores, R2 with its bootstrap interval, the leak flag, the summaries that people read. Does
-not belong here: labels, representations, splits, probes.
+Belongs here: the step that scores, the leak flag, the summaries that people read. Does not belong here: labels and
+their units, representations, splits, probes, intervals.
 """
 
-import itertools
 import logging
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from joblib import cpu_count
-from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
 from mobclip_core.cells import parents
@@ -23,7 +21,6 @@ from mobclip_core.contracts import GEOBENCH_SCORES
 from mobclip_core.deployment import Count, Deployment, StepResult
 from mobclip_core.encoder import card
 from mobclip_core.encoder.checkpoint import TrainedEncoder
-from mobclip_core.errors import ContractError
 from mobclip_core.evaluation.comparison import (
     NEIGHBOURS,
     few_shot_markdown,
@@ -33,38 +30,34 @@ from mobclip_core.evaluation.comparison import (
     rank,
     ranks_markdown,
 )
-from mobclip_core.evaluation.probes import LightGBMProbe, neighbour_predictions, ridge_predictions
-from mobclip_core.evaluation.representations import METHOD_INPUTS, Representations, load_representations
-from mobclip_core.evaluation.score_plots import few_label_curves, rank_diagram, score_bars
-from mobclip_core.evaluation.splits import Split, buffered, few_labels, random_split, spatial_split
+from mobclip_core.evaluation.intervals import bootstrap_draws, interval, mean_intervals, means_markdown, resampled_r2
+from mobclip_core.evaluation.probes import PUBLISHED, LightGBMProbe, neighbour_predictions, ridge_predictions
+from mobclip_core.evaluation.representations import (
+    METHOD_INPUTS,
+    VARIANT_INPUTS,
+    Representations,
+    load_representations,
+)
+from mobclip_core.evaluation.score_plots import difference_plot, few_label_curves, rank_diagram, score_bars
+from mobclip_core.evaluation.splits import (
+    Split,
+    buffered,
+    few_labels,
+    random_split,
+    region_split,
+    spatial_split,
+)
+from mobclip_core.evaluation.units import MIN_UNITS, UnitSet, enough_units, unit_sets
 from mobclip_core.grid import cell_centres
 from mobclip_core.profile import EvaluationConfig, Profile
 from mobclip_core.sphere import EARTH_RADIUS_KM, unit_vectors
 from mobclip_core.store import TableRef
+from mobclip_core.vectors import matrix_of, vector_column
 
 log = logging.getLogger(__name__)
 
-MIN_UNITS = 10
-"""A task with fewer labelled units is not scored."""
-
-_INTERVAL_PERCENT = (2.5, 97.5)
-
-
-@dataclass(frozen=True)
-class UnitSet:
-    """Tasks that share their units, and so their splits and factorisations.
-
-    Args:
-        tasks: Task codes.
-        weights: Weight of each cell in each unit's mean, sparse, shape (units, cells).
-        centres: The cell with the largest weight in each unit, uint64, shape (units,).
-        targets: What the probes predict, shape (units, tasks).
-    """
-
-    tasks: tuple[str, ...]
-    weights: csr_array
-    centres: np.ndarray
-    targets: np.ndarray
+PUBLISHED_PROBE = "lightgbm_published"
+RESAMPLED = "resampled"
 
 
 @dataclass(frozen=True)
@@ -88,33 +81,49 @@ def build_geobench_scores(deployment: Deployment) -> StepResult:
     labels = deployment.store.read(TableRef("geobench_labels"))
     representations = load_representations(deployment)
     rows, counts = score(labels, representations, deployment.profile)
-    table = pa.Table.from_pylist(rows, GEOBENCH_SCORES.schema())
-    written = deployment.store.write(TableRef("geobench_scores"), table)
+    written = deployment.store.write(TableRef("geobench_scores"), scores_table(rows, deployment.profile))
     pictures, tables = shown(rows, deployment.profile)
     encoder = TrainedEncoder.load(deployment.store.bundle("encoder"))
     deployment.store.publish(card.FILE, card.model_card(encoder, deployment.profile, tables).encode())
     return StepResult(written, counts, pictures, tables)
 
 
+def scores_table(rows: list[dict[str, Any]], profile: Profile) -> pa.Table:
+    """Rows of scores as the table `geobench_scores`."""
+    names = [name for name in GEOBENCH_SCORES.schema().names if name != RESAMPLED]
+    schema = pa.schema([GEOBENCH_SCORES.schema().field(name) for name in names])
+    table = pa.Table.from_pylist([{name: row[name] for name in names} for row in rows], schema)
+    resampled = [row[RESAMPLED] for row in rows] or np.zeros((0, profile.evaluation.bootstrap))
+    return table.append_column(RESAMPLED, vector_column(np.asarray(resampled, dtype=np.float32)))
+
+
 def shown(rows: list[dict[str, Any]], profile: Profile) -> tuple[dict[str, bytes], dict[str, str]]:
-    """Pictures and tables of some scores, by title: by task, ranks over tasks, and few labels."""
-    splits = [name for name in sorted(profile.evaluation.splits) if of_probe(rows, name)]
-    pictures, tables = {}, {f"R2, {name} split, ridge": scores_markdown(rows, name) for name in splits}
-    bars = [row for name in splits for row in of_probe(rows, name)]
+    """Pictures and tables of some scores, by title: by task, means, ranks over tasks, few labels, and variants."""
+    splits = [name for name in ("random", "spatial", "region") if of_probe(rows, name)]
+    plain = [row for row in rows if row["method"] not in VARIANT_INPUTS]
+    pictures, tables = {}, {f"R2, {name} split, ridge": scores_markdown(plain, name) for name in splits}
+    bars = [row for name in splits for row in of_probe(plain, name)]
     order = methods_of(bars)
     if bars:
         bars.sort(key=lambda row: order.index(row["method"]))
         pictures["Scores"] = score_bars(bars, f"{profile.name}: out-of-sample R2, ridge")
     for name in splits:
-        if (ranks := rank(of_probe(rows, name))) is not None:
+        means = mean_intervals(of_probe(rows, name))
+        title = f"Means, {name} split"
+        tables[title] = means_markdown(means)
+        if len(means) > 1:
+            pictures[title] = difference_plot(
+                means, f"{profile.name}: mean R2 less that of the embeddings, {name} split"
+            )
+        if (ranks := rank(of_probe(plain, name))) is not None:
             tables[f"Ranks, {name} split"] = ranks_markdown(ranks)
             title = f"{profile.name}: mean ranks over {ranks.tasks} tasks, {name} split"
             pictures[f"Ranks, {name} split"] = rank_diagram(ranks.methods, ranks.rank, ranks.critical_difference, title)
-    percentages, methods, means = few_shot_scores(rows)
+    percentages, methods, means_of_few = few_shot_scores(plain)
     if percentages:
-        tables["R2 from few labels, random split, ridge"] = few_shot_markdown(rows)
+        tables["R2 from few labels, random split, ridge"] = few_shot_markdown(plain)
         title = f"{profile.name}: R2 from few labels, mean over tasks"
-        pictures["Few labels"] = few_label_curves(percentages, methods, means, title)
+        pictures["Few labels"] = few_label_curves(percentages, methods, means_of_few, title)
     return pictures, tables
 
 
@@ -132,7 +141,7 @@ def score(
         ContractError: If labels refer to cells that are not among those of the representations.
     """
     counts: dict[str, Count] = dict(representations.counts)
-    sets = unit_sets(_enough_units(labels, profile, counts), representations.cells)
+    sets = unit_sets(enough_units(labels, profile, counts), representations.cells)
     rows: list[dict[str, Any]] = []
     for units in sets:
         rows += _score_unit_set(units, representations, profile, counts)
@@ -146,73 +155,21 @@ def score(
     return rows, counts
 
 
-def _enough_units(labels: pa.Table, profile: Profile, counts: dict[str, Count]) -> pa.Table:
-    """The labels of the tasks that can be scored; the others are counted."""
-    kept = []
-    for task in sorted(profile.tasks):
-        rows = labels.filter(pc.equal(labels["task"], task))
-        if len(rows) < MIN_UNITS:
-            reason = "too_few_units"
-        elif len(pc.unique(rows["target"])) == 1:
-            reason = "constant_label"
-        else:
-            kept.append(rows)
-            continue
-        counts[f"{task}_skipped_{reason}"] = len(rows)
-        log.warning("%s is not scored: %s (%d units)", task, reason.replace("_", " "), len(rows))
-    return pa.concat_tables([labels.schema.empty_table(), *kept])
-
-
-def unit_sets(labels: pa.Table, cells: np.ndarray) -> list[UnitSet]:
-    """Group tasks whose units have the same cells with the same weights.
-
-    Args:
-        labels: Rows of `geobench_labels`, sorted by task and unit.
-        cells: Sorted cells of the representations, uint64, shape (cells,).
-
-    Raises:
-        ContractError: If a unit has a cell that is not among `cells`.
-    """
-    grouped: dict[tuple[bytes, bytes, bytes], list[tuple[str, np.ndarray]]] = {}
-    for task in pc.unique(labels["task"]).to_pylist():
-        rows = labels.filter(pc.equal(labels["task"], task)).combine_chunks()
-        members = rows["cells"].combine_chunks()
-        starts = np.concatenate([[0], np.cumsum(pc.list_value_length(members).to_numpy())]).astype(np.int64)
-        weights = rows["weights"].combine_chunks().flatten().to_numpy()
-        key = (starts.tobytes(), members.flatten().to_numpy().tobytes(), weights.tobytes())
-        grouped.setdefault(key, []).append((task, rows["target"].to_numpy()))
-    return [_unit_set(key, tasks, cells) for key, tasks in grouped.items()]
-
-
-def _unit_set(key: tuple[bytes, bytes, bytes], tasks: list[tuple[str, np.ndarray]], cells: np.ndarray) -> UnitSet:
-    starts, members, weights = (np.frombuffer(b, t) for b, t in zip(key, (np.int64, np.uint64, float), strict=True))
-    position = np.searchsorted(cells, members)
-    unknown = (position == len(cells)) | (cells[np.minimum(position, len(cells) - 1)] != members)
-    names = tuple(task for task, _ in tasks)
-    if unknown.any():
-        raise ContractError(
-            f"labels of {', '.join(names)} refer to {int(unknown.sum())} cells that are not in the grid; "
-            "materialise geobench_labels again"
-        )
-    matrix = csr_array((weights, position, starts), shape=(len(starts) - 1, len(cells)))
-    centres = np.array([members[a + weights[a:b].argmax()] for a, b in itertools.pairwise(starts)])
-    return UnitSet(names, matrix, centres, np.column_stack([target for _, target in tasks]))
-
-
 def _score_unit_set(
     units: UnitSet, representations: Representations, profile: Profile, counts: dict[str, Count]
 ) -> list[dict[str, Any]]:
     evaluation = profile.evaluation
-    splits = list(_splits(units, evaluation))
+    splits = list(_splits(units, representations, evaluation))
     found = {scored.split.name for scored in splits}
-    if "spatial" in evaluation.splits and "spatial" not in found:
-        for task in units.tasks:
-            counts[f"{task}_spatial_skipped_one_block"] = len(units.targets)
-        log.warning("no spatial split for %s: all units lie in one block", ", ".join(units.tasks))
+    for name, what in (("spatial", "block"), ("region", "region")):
+        if name in evaluation.splits and name not in found:
+            for task in units.tasks:
+                counts[f"{task}_{name}_skipped_one_{what}"] = len(units.targets)
+            log.warning("no %s split for %s: all units lie in one %s", name, ", ".join(units.tasks), what)
 
     def rows_of(method: str) -> list[dict[str, Any]]:
         X = units.weights @ representations.matrices[method]
-        return list(_method_scores(method, np.asarray(X), units, splits, profile, representations.encoder))
+        return list(_method_scores(method, np.asarray(X), units, splits, profile, representations))
 
     # a thread a method, each on one core: the wide matrices first, so that they do not end alone
     methods = sorted(representations.matrices, key=lambda name: -representations.matrices[name].shape[1])
@@ -220,49 +177,84 @@ def _score_unit_set(
         return [row for rows in pool.map(rows_of, methods) for row in rows]
 
 
-def _splits(units: UnitSet, evaluation: EvaluationConfig) -> Iterator[_Scored]:
+def _splits(units: UnitSet, representations: Representations, evaluation: EvaluationConfig) -> Iterator[_Scored]:
+    regions = representations.regions_of(units.centres) if "region" in evaluation.splits else None
     for name in evaluation.splits:
-        for seed in evaluation.seeds:
-            for split in splits_of(name, seed, units, evaluation):
+        # leaving out each region in turn leaves nothing to chance
+        for seed in evaluation.seeds[: 1 if name == "region" else None]:
+            draws = None
+            for split in splits_of(name, seed, units, evaluation, regions):
                 tested = np.flatnonzero(split.tested)
-                _, group = np.unique(split.group[tested], return_inverse=True)
-                yield _Scored(split, tested, group, bootstrap_draws(int(group.max()) + 1, evaluation.bootstrap, seed))
+                groups, group = np.unique(split.group[tested], return_inverse=True)
+                if draws is None:
+                    draws = bootstrap_draws(int(split.group.max()) + 1, evaluation.bootstrap)
+                yield _Scored(split, tested, group, draws[:, groups])
 
 
-def splits_of(name: str, seed: int, units: UnitSet, evaluation: EvaluationConfig) -> Iterator[Split]:
-    """The splits of some units by a name and a seed: one and, if random, those of few labels; none in one block."""
+def splits_of(
+    name: str, seed: int, units: UnitSet, evaluation: EvaluationConfig, regions: np.ndarray | None = None
+) -> Iterator[Split]:
+    """The splits of some units by a name and a seed: one and, if random, those of few labels; none in one block.
+
+    Args:
+        name: `random`, `spatial` or `region`.
+        seed: Seed.
+        units: The units, (n,).
+        evaluation: Options.
+        regions: Region of each unit, (n,), for the split of this name.
+    """
     if name == "random":
         n, folds = len(units.targets), evaluation.folds
         split = random_split(n, seed, folds=folds, small_sample=evaluation.small_sample)
         thinned = (few_labels(split, fraction, MIN_UNITS) for fraction in evaluation.few_shot)
         yield from (split, *(few for few in thinned if few is not None))
         return
-    blocks = parents(units.centres, evaluation.block_resolution)
-    found = spatial_split(blocks, seed, folds=evaluation.folds)
-    if found is not None and evaluation.buffer_km:
-        found = buffered(found, unit_vectors(*cell_centres(units.centres)), evaluation.buffer_km / EARTH_RADIUS_KM)
+    if name == "region":
+        assert regions is not None
+        found = region_split(regions, seed)
+    else:
+        blocks = parents(units.centres, evaluation.block_resolution)
+        found = spatial_split(blocks, seed, folds=evaluation.folds)
+        if found is not None and evaluation.buffer_km:
+            found = buffered(found, unit_vectors(*cell_centres(units.centres)), evaluation.buffer_km / EARTH_RADIUS_KM)
     if found is not None:
         yield found
 
 
+def _probes(method: str, units: UnitSet, split: Split, evaluation: EvaluationConfig) -> list[str]:
+    """The probes of a method under a split."""
+    if split.few_shot and method in VARIANT_INPUTS:
+        return []
+    if method == "spatial_neighbours":
+        return [NEIGHBOURS]
+    probes: set[str] = set(evaluation.probes)
+    if len(units.targets) < evaluation.small_sample or method not in evaluation.lightgbm_methods or split.few_shot:
+        probes -= {"lightgbm", PUBLISHED_PROBE}
+    if split.name != "random" or units.scale not in PUBLISHED:
+        probes -= {PUBLISHED_PROBE}
+    return sorted(probes)
+
+
 def _method_scores(
-    method: str, X: np.ndarray, units: UnitSet, splits: list[_Scored], profile: Profile, encoder: str
+    method: str,
+    X: np.ndarray,
+    units: UnitSet,
+    splits: list[_Scored],
+    profile: Profile,
+    representations: Representations,
 ) -> Iterator[dict[str, Any]]:
-    evaluation = profile.evaluation
-    probes: set[str] = {NEIGHBOURS} if method == "spatial_neighbours" else set(evaluation.probes)
-    if len(X) < evaluation.small_sample or method not in evaluation.lightgbm_methods:
-        probes -= {"lightgbm"}
-    trees = LightGBMProbe(X) if "lightgbm" in probes else None
+    trees = cache(lambda probe: LightGBMProbe(X, units.scale if probe == PUBLISHED_PROBE else None))
     for scored in splits:
-        for probe in sorted(probes - {"lightgbm"} if scored.split.few_shot else probes):
-            if probe == "lightgbm" and trees is not None:
-                predictions = trees.predictions(units.targets, scored.split)
+        for probe in _probes(method, units, scored.split, profile.evaluation):
+            if probe in ("lightgbm", PUBLISHED_PROBE):
+                predictions = trees(probe).predictions(units.targets, scored.split)
             elif probe == NEIGHBOURS:
                 predictions, _ = neighbour_predictions(X, units.targets, scored.split)
             else:
                 predictions, _ = ridge_predictions(X, units.targets, scored.split, common_scale=method == "pca_128")
             truth, predicted = units.targets[scored.tested], predictions[scored.tested]
-            r2, low, high = r2_interval(truth, predicted, scored.group, scored.draws)
+            r2, resampled = resampled_r2(truth, predicted, scored.group, scored.draws)
+            low, high = interval(resampled)
             for i, task in enumerate(units.tasks):
                 yield {
                     "profile": profile.name,
@@ -277,7 +269,10 @@ def _method_scores(
                     "r2_low": float(low[i]),
                     "r2_high": float(high[i]),
                     "leak": _leaks(method, task, profile),
-                    "encoder": encoder,
+                    "encoder": representations.encoder,
+                    "label_version": units.versions[i],
+                    "input_version": representations.version(method),
+                    RESAMPLED: resampled[:, i],
                 }
 
 
@@ -288,57 +283,16 @@ def _leaks(method: str, task: str, profile: Profile) -> bool:
     return task in profile.evaluation.external[method].overlaps
 
 
-def bootstrap_draws(groups: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each resample draws each group: float32, shape (resamples, groups); a row sums to `groups`."""
-    drawn = np.random.default_rng([seed, groups]).integers(0, groups, (resamples, groups))
-    cells = (drawn + np.arange(resamples)[:, None] * groups).ravel()
-    return np.bincount(cells, minlength=resamples * groups).reshape(resamples, groups).astype(np.float32)
-
-
-def r2_interval(
-    truth: np.ndarray, predicted: np.ndarray, group: np.ndarray, draws: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """R2 over all units tested, and its percentile bootstrap interval (95%) over groups of units.
-
-    R2 = 1 - sum (y - prediction)^2 / sum (y - mean y)^2, as `sklearn.metrics.r2_score` on the pooled predictions.
-    A resample in which all labels are equal has no R2 and is left out.
-
-    Args:
-        truth: Shape (n, targets).
-        predicted: Shape (n, targets).
-        group: Group of each unit, from 0, shape (n,).
-        draws: How often each resample draws each group, shape (resamples, groups).
-
-    Returns:
-        R2 and the bounds of its interval, each of shape (targets,); -inf is never returned: where the tested labels
-        are all equal, R2 is 0.
-    """
-    centred = truth - truth.mean(axis=0)
-    sums = np.stack([(truth - predicted) ** 2, centred**2, centred, np.ones_like(centred)])
-    by_group = np.zeros((4, draws.shape[1], truth.shape[1]))
-    for statistic, target in zip(sums, by_group, strict=True):
-        np.add.at(target, group, statistic)
-    resampled = np.concatenate([by_group.sum(axis=1)[:, None], draws.astype(np.float64) @ by_group], axis=1)
-    residual, square, total, n = resampled
-    spread = square - total**2 / n
-    scale = np.maximum(square, np.finfo(float).tiny)
-    valid = spread > 1e-12 * scale
-    r2 = np.where(valid, 1 - residual / np.where(valid, spread, 1.0), np.nan)
-    low, high = np.full((2, truth.shape[1]), np.nan)
-    for i, column in enumerate(r2[1:].T):
-        if np.isfinite(column).any():
-            low[i], high[i] = np.nanpercentile(column, _INTERVAL_PERCENT)
-    return np.nan_to_num(r2[0]), np.nan_to_num(low), np.nan_to_num(high)
-
-
 def read_scores(deployment: Deployment) -> list[dict[str, Any]]:
     """Rows of `geobench_scores`: profile, task, method, probe, split, seed, n, r2, r2_low, r2_high, leak and more.
 
     Raises:
         MissingTableError: If the scores are not materialised.
     """
-    rows: list[dict[str, Any]] = deployment.store.read(TableRef("geobench_scores")).to_pylist()
-    return rows
+    table = deployment.store.read(TableRef("geobench_scores"))
+    resampled = matrix_of(table[RESAMPLED])
+    rows: list[dict[str, Any]] = table.drop_columns([RESAMPLED]).to_pylist()
+    return [row | {RESAMPLED: values} for row, values in zip(rows, resampled, strict=True)]
 
 
 def scores_markdown(rows: Iterable[dict[str, Any]], split: str, probe: str = "ridge") -> str:

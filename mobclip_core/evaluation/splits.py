@@ -1,9 +1,10 @@
 """Which units a probe learns from and which it is tested on.
 
-Belongs here: the random and the spatial split, as parts of the units; buffers, and training sets of few labels. Does
-not belong here: probes, or what a unit is.
+Belongs here: the random, the spatial and the regional split, as parts of the units; buffers, and training sets of few
+labels. Does not belong here: probes, or what a unit is.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,24 +12,27 @@ from scipy.spatial import KDTree
 
 RANDOM_PARTS = 5
 """A random split of a large sample is 80/20: one part in five is tested (the paper's split)."""
+INNER_FOLDS = 5
+"""Of the regional split, in which there may be dozens of parts."""
 
 
 @dataclass(frozen=True)
 class Split:
     """Units cut into parts, and the parts that are held out together.
 
-    The parts are also the folds of the inner cross-validation in which a probe chooses its penalty, so that under the
-    spatial split the penalty is chosen on unseen blocks too.
+    The parts, or groups of them, are also the folds of the inner cross-validation in which a probe chooses its penalty,
+    so that under the spatial split the penalty is chosen on unseen blocks too.
 
     Args:
-        name: `random` or `spatial`.
+        name: `random`, `spatial` or `region`.
         seed: Seed that drew it.
         part: Part of each unit, int64, shape (n,).
         held_out: One tuple of parts for each fit; no part is in two of them.
-        group: What the bootstrap resamples: the unit itself, or its spatial block; int64, shape (n,), from 0.
+        group: What the bootstrap resamples: the unit itself, or its block or region; int64, shape (n,), from 0.
         left_out: Units that a fit does not learn from although they are not held out, bool, shape (fits, n); None: it
             learns from all others.
         few_shot: Whether it was thinned to few labels.
+        inner: Groups of parts that are one fold of the inner cross-validation; None: every part is one.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Split:
     group: np.ndarray
     left_out: np.ndarray | None = None
     few_shot: bool = False
+    inner: tuple[tuple[int, ...], ...] | None = None
 
     @property
     def tested(self) -> np.ndarray:
@@ -48,6 +53,13 @@ class Split:
         """The units that a fit learns from: bool, shape (n,)."""
         known = ~np.isin(self.part, self.held_out[fit])
         return known if self.left_out is None else known & ~self.left_out[fit]
+
+    def inner_folds(self, parts: Iterable[int]) -> list[frozenset[int]]:
+        """The folds of the inner cross-validation among the parts that are learnt from; none where there is but one."""
+        rest = frozenset(parts)
+        folds = [rest & frozenset(group) for group in self.inner or [(part,) for part in sorted(rest)]]
+        folds = [fold for fold in folds if fold]
+        return folds if len(folds) > 1 else []
 
 
 def random_split(n: int, seed: int, *, folds: int, small_sample: int) -> Split:
@@ -86,14 +98,42 @@ def spatial_split(blocks: np.ndarray, seed: int, *, folds: int) -> Split | None:
     folds = min(folds, len(sizes))
     if folds < 2:
         return None
+    fold_of_block = _balanced(sizes, folds, seed)
+    held_out = tuple((k,) for k in range(folds))
+    return _with_inner_parts(Split("spatial", seed, fold_of_block[group], held_out, group.astype(np.int64)))
+
+
+def region_split(regions: np.ndarray, seed: int) -> Split | None:
+    """Leave one region out, each in turn; every unit is tested exactly once.
+
+    The split does not depend on the seed; the groups of regions among which a penalty is chosen do.
+
+    Args:
+        regions: Region of each unit (any integer labels), shape (n,).
+        seed: Seed of the groups.
+
+    Returns:
+        The split, or None where all units lie in one region.
+    """
+    _, part, sizes = np.unique(regions, return_inverse=True, return_counts=True)
+    if len(sizes) < 2:
+        return None
+    part = part.astype(np.int64)
+    held_out = tuple((k,) for k in range(len(sizes)))
+    fold = _balanced(sizes, min(INNER_FOLDS, len(sizes)), seed)
+    inner = tuple(tuple(np.flatnonzero(fold == k).tolist()) for k in range(int(fold.max()) + 1))
+    return _with_inner_parts(Split("region", seed, part, held_out, part, inner=inner))
+
+
+def _balanced(sizes: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """The fold of each block: in shuffled order, that with the fewest units so far."""
     fold_of_block = np.empty(len(sizes), dtype=np.int64)
     filled = np.zeros(folds, dtype=np.int64)
     for block in np.random.default_rng(seed).permutation(len(sizes)):
         fold = int(np.argmin(filled))
         fold_of_block[block] = fold
         filled[fold] += sizes[block]
-    held_out = tuple((k,) for k in range(folds))
-    return _with_inner_parts(Split("spatial", seed, fold_of_block[group], held_out, group.astype(np.int64)))
+    return fold_of_block
 
 
 def _with_inner_parts(split: Split) -> Split:

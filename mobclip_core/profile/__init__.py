@@ -6,23 +6,22 @@ sources that a profile names.
 
 from mobclip_core.profile.base import Files
 from mobclip_core.profile.census import CensusConfig, CensusZones, HistogramBin, WorldPopCensus
-from mobclip_core.profile.imagery import ImageryConfig, RandomConvolutionalConfig, TimmConfig
-from mobclip_core.profile.learning import (
+from mobclip_core.profile.evaluation import (
     CityLabel,
-    EncoderConfig,
     EvaluationConfig,
     ExternalEmbedding,
     InputName,
     Label,
-    LineConfig,
     MethodName,
     PointLabel,
     PopulationLabel,
     RasterLabel,
-    StudentConfig,
     TaskConfig,
+    VariantName,
     ZoneLabel,
 )
+from mobclip_core.profile.imagery import ImageryConfig, RandomConvolutionalConfig, TimmConfig
+from mobclip_core.profile.learning import EncoderConfig, LineConfig, StudentConfig
 from mobclip_core.profile.loading import PROFILES_DIR, load_profile, profile_path
 from mobclip_core.profile.mobility import (
     Flows,
@@ -99,6 +98,7 @@ __all__ = [
     "TimmConfig",
     "Trips",
     "UkCensusFlows",
+    "VariantName",
     "Visits",
     "WorldPopCensus",
     "ZoneLabel",

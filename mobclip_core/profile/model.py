@@ -10,8 +10,9 @@ from pydantic import Field, field_validator, model_validator
 
 from mobclip_core.profile.base import Settings
 from mobclip_core.profile.census import CensusConfig, CensusZones
+from mobclip_core.profile.evaluation import EvaluationConfig, TaskConfig
 from mobclip_core.profile.imagery import ImageryConfig
-from mobclip_core.profile.learning import EncoderConfig, EvaluationConfig, LineConfig, TaskConfig
+from mobclip_core.profile.learning import EncoderConfig, LineConfig
 from mobclip_core.profile.mobility import MobilityConfig, Trips, Visits
 from mobclip_core.profile.places import GridConfig, RegionsConfig, ZoneLayer
 from mobclip_core.profile.poi import PoiConfig

@@ -31,6 +31,7 @@ WHOLE = {
     "mobility_graph",
     "node_embeddings",
     "encoder",
+    "encoder_variants",
     "geobench_labels",
     "geobench_scores",
     "catalog",

@@ -2,14 +2,14 @@
 
 import dagster as dg
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from mobclip_assets.build import build_defs
 from mobclip_assets.regressions import CHECK_NAME, make_regression_check
 from mobclip_assets.resources import DeploymentResource
-from mobclip_core.contracts import GEOBENCH_LABELS, GEOBENCH_SCORES
+from mobclip_core.contracts import GEOBENCH_LABELS
 from mobclip_core.deployment import Deployment
+from mobclip_core.evaluation.scores import scores_table
 from mobclip_core.store import TableRef
 
 from .test_distributions import make_profile
@@ -33,12 +33,15 @@ def write(profile, values):
             "r2_high": r2 + 0.1,
             "leak": False,
             "encoder": "e",
+            "label_version": "l",
+            "input_version": "i",
+            "resampled": [r2, r2],
         }
         for i, r2 in enumerate(values)
     ]
     store = Deployment.open(str(profile)).store
     store.write(TableRef("geobench_labels"), GEOBENCH_LABELS.schema().empty_table())
-    store.write(TableRef("geobench_scores"), pa.Table.from_pylist(rows, GEOBENCH_SCORES.schema()))
+    store.write(TableRef("geobench_scores"), scores_table(rows, Deployment.open(str(profile)).profile))
 
 
 def evaluate(profile, instance, accept=False):

@@ -4,13 +4,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
-from mobclip_core.encoder.device import resolve_device
-from mobclip_core.encoder.embedding import embed
-from mobclip_core.encoder.features import ModalityFeatures
-from mobclip_core.encoder.line import Graph
-from mobclip_core.encoder.propagation import Adjacency, adjacency_of, neighbour_edges
-from mobclip_core.encoder.training import train
-from mobclip_core.profile import EncoderConfig
+from mobclip_core.encoder.propagation import Adjacency, adjacency_of
 
 WIDTHS = {"poi": 96, "census": 39, "imagery": 512}
 TEMPERATURES = {"poi": 0.5, "census": 0.7, "imagery": 0.2}
@@ -48,16 +42,6 @@ def features(nodes: int, seed: int = 0) -> tuple[dict[str, torch.Tensor], dict[s
     generator = torch.Generator().manual_seed(seed)
     values = {name: torch.randn(nodes, width, generator=generator) for name, width in WIDTHS.items()}
     return values, {name: torch.rand(nodes, generator=generator) > 0.1 for name in WIDTHS}
-
-
-def trained_vectors(
-    features: ModalityFeatures, graph: Graph, nodes: np.ndarray, config: EncoderConfig, directed: bool
-) -> np.ndarray:
-    """Vectors of all cells by an encoder trained on them, (N, d)."""
-    beside = neighbour_edges(features.lon, features.lat)
-    trained = train(features, graph, nodes, config, beside=beside, directed=directed)
-    every = np.arange(len(features))
-    return embed(trained, graph, beside.numpy(), every, lambda _: features, resolve_device(config.device))
 
 
 class Published:

@@ -11,44 +11,35 @@ options over the profiles, `baseline` that of the paper's.
 
 import argparse
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy import sparse
 
 from mobclip_core.deployment import Deployment
-from mobclip_core.encoder.features import ModalityFeatures, assemble_features
+from mobclip_core.encoder.features import assemble_features
 from mobclip_core.encoder.line import train_line
-from mobclip_core.encoder.propagation import neighbour_edges
+from mobclip_core.encoder.variants import VARIANTS, AdjacentCells, trained_vectors
 from mobclip_core.errors import MobclipError
 from mobclip_core.evaluation.representations import Representations
 from mobclip_core.evaluation.scores import score
 from mobclip_core.mobility.graph import open_graph
 from mobclip_core.profile import EncoderConfig
 from mobclip_core.store import TableRef
-from tests.benchmarks._encoder import trained_vectors
 from tests.benchmarks._report import report
 
 FEWEST_UNITS = 100
 OWN, PAPER = "as in the profile", "as in the paper"
-PAPERS = {
-    name: EncoderConfig.model_fields[name].default
-    for name in (
-        "feature_fusion",
-        "reconstruction_weight",
-        "modality_dropout",
-        "spatial_edges_weight",
-        "factors",
-        "position_factors",
-    )
-}
 OPTIONS: dict[str, dict[str, Any]] = {
     OWN: {},
-    PAPER: PAPERS,
+    PAPER: dict(VARIANTS["published"].options),
     "no spatial factors": {"factors": 0, "position_factors": 0},
+    "no position factors": {"position_factors": 0},
+    "half the position factors": {"position_factors": 8},
+    "twice the position factors, fewer spatial ones": {"position_factors": 32, "factors": 80},
+    "as many position factors, fewer spatial ones": {"factors": 80},
     "no fusion of features": {"feature_fusion": False, "modality_dropout": 0},
     "no reconstruction": {"reconstruction_weight": 0},
     "no contrast": {"contrastive_weight": 0},
@@ -73,25 +64,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 """Changes of the profile's options. `line` is the order of the node vectors, `batch_size` a factor, `without` a
 modality that is left out; `adjacency`: the edges between adjacent cells are the graph, of LINE too."""
-
-
-@dataclass(frozen=True)
-class AdjacentCells:
-    """The graph of adjacent cells, in the form that LINE and the encoder read."""
-
-    cells: np.ndarray
-    indptr: np.ndarray
-    indices: np.ndarray
-    weight: np.ndarray
-    keep: np.ndarray
-
-    @classmethod
-    def of(cls, features: ModalityFeatures) -> "AdjacentCells":
-        """That of the cells of some features, every edge of weight 1."""
-        one, other = neighbour_edges(features.lon, features.lat).numpy()
-        matrix = sparse.csr_array((np.ones(len(one), np.float32), (one, other)), shape=(len(features), len(features)))
-        indptr, indices = matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32)
-        return cls(features.cells, indptr, indices, matrix.data, np.ones(matrix.nnz, dtype=bool))
 
 
 class World:

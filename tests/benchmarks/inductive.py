@@ -33,8 +33,8 @@ from mobclip_core.encoder.readout import stacked
 from mobclip_core.encoder.subgraphs import graph_among
 from mobclip_core.errors import MobclipError
 from mobclip_core.evaluation.probes import ridge_predictions
-from mobclip_core.evaluation.scores import UnitSet, unit_sets
 from mobclip_core.evaluation.splits import Split, spatial_split
+from mobclip_core.evaluation.units import UnitSet, unit_sets
 from mobclip_core.mobility.graph import open_graph
 from mobclip_core.store import Store, TableRef
 from mobclip_core.vectors import matrix_of

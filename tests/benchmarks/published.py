@@ -22,6 +22,7 @@ import numpy as np
 
 from mobclip_core.deployment import Deployment
 from mobclip_core.encoder.features import assemble_features
+from mobclip_core.encoder.variants import trained_vectors
 from mobclip_core.errors import MobclipError
 from mobclip_core.evaluation.representations import Representations
 from mobclip_core.evaluation.scores import read_scores, score
@@ -29,7 +30,6 @@ from mobclip_core.mobility.graph import open_graph
 from mobclip_core.profile import EncoderConfig
 from mobclip_core.store import TableRef
 from mobclip_core.vectors import matrix_of
-from tests.benchmarks._encoder import trained_vectors
 from tests.benchmarks._report import report
 
 

@@ -59,7 +59,7 @@ def test_from_raw_files_to_scores(tiny_profile, home):
 def _everything_is_fresh(profile: Path) -> None:
     rows = states(profile)
     assert {row["state"] for row in rows.values()} == {"fresh"}
-    assert len(rows) == 10 + 8 * TINY.regions
+    assert len(rows) == 11 + 8 * TINY.regions
     grid = sum(rows["grid_cells", region]["rows"] for region in TINY.region_keys)
     assert grid == sum(rows["embeddings", region]["rows"] for region in TINY.region_keys) > 150
     code, out, _ = run("status", "--profile", profile)
@@ -76,7 +76,7 @@ def _scores_cover_the_eleven_tasks(profile: Path) -> None:
     # a country of 12 counties and 6 cities leaves out the cities' task, and says so
     assert {row["task"] for row in rows} >= ELEVEN - {"ENE"}
     assert {row["method"] for row in rows} >= {"embeddings", "coordinates", "raw_features"}
-    assert {row["split"] for row in rows} == {"random", "spatial"}
+    assert {row["split"] for row in rows} == {"random", "spatial", "random_20%"}
     code, out, _ = run("scores", "--profile", profile)
     assert code == 0
     assert "mean" in out

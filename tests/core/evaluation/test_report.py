@@ -25,14 +25,14 @@ def test_one_page_with_everything_in_it(world):
     path = build_report(deployment)
     assert path.endswith(f"/{FILE}")
     page = Path(path).read_text()
-    # country, scores, two diagrams of ranks, few labels, five maps
-    assert len(re.findall('<img alt="[^"]+" src="data:image/png;base64,', page)) == 10
+    # country, scores, two plots of means and two of ranks, few labels, five maps
+    assert len(re.findall('<img alt="[^"]+" src="data:image/png;base64,', page)) == 12
     for heading in ("Scores", "Ranks, spatial split", "R2 from few labels", "Where the embeddings are wrong", "Tasks"):
         assert heading in page
     assert "http" not in page
     assert "A &lt;b&gt;task&lt;/b&gt;" in page
     assert "<b>task" not in page
-    assert page.count("<table>") == 2 + 2 + 1 + 1
+    assert page.count("<table>") == 2 + 2 + 2 + 1 + 1
 
 
 def test_residuals_are_what_the_probe_leaves_of_each_cell(world):

@@ -3,7 +3,12 @@ import pyarrow as pa
 import pytest
 
 from mobclip_core.errors import ContractError, FingerprintError, MissingTableError
-from mobclip_core.evaluation.representations import METHOD_INPUTS, load_representations, principal_components
+from mobclip_core.evaluation.representations import (
+    METHOD_INPUTS,
+    VARIANT_INPUTS,
+    load_representations,
+    principal_components,
+)
 from mobclip_core.store import TableRef
 from mobclip_core.vectors import vector_column
 
@@ -12,7 +17,7 @@ def test_every_method_has_a_matrix_over_all_cells(world):
     vectors = world.features()
     found = load_representations(world.deployment({}))
     np.testing.assert_array_equal(found.cells, world.cells)
-    assert set(found.matrices) == set(METHOD_INPUTS)
+    assert set(found.matrices) == set(METHOD_INPUTS) - set(VARIANT_INPUTS)
     widths = {name: matrix.shape[1] for name, matrix in found.matrices.items()}
     # features and one column for presence: 3 counts + 8 text, 6 image, 2 shares + density, 4 LINE
     assert widths == {

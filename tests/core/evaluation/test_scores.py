@@ -1,90 +1,6 @@
 import numpy as np
-import pyarrow as pa
-import pytest
-from scipy.sparse import csr_array
-from sklearn.metrics import r2_score
 
-from mobclip_core.contracts import GEOBENCH_LABELS
-from mobclip_core.errors import ContractError
-from mobclip_core.evaluation.scores import (
-    bootstrap_draws,
-    build_geobench_scores,
-    r2_interval,
-    read_scores,
-    scores_markdown,
-    unit_sets,
-)
-
-
-def plain_draws(n):
-    return np.ones((1, n), dtype=np.float32)
-
-
-def test_r2_golden_values():
-    truth = np.array([[1.0], [2.0], [3.0], [4.0]])
-    predicted = np.array([[1.5], [2.0], [2.0], [4.0]])
-    r2, low, high = r2_interval(truth, predicted, np.arange(4), plain_draws(4))
-    # residuals 0.25 + 0 + 1 + 0 over a spread of 5
-    assert r2[0] == pytest.approx(0.75)
-    assert low[0] == high[0] == pytest.approx(0.75)
-
-
-def test_r2_equals_scikit_learn_on_every_resample():
-    rng = np.random.default_rng(0)
-    truth = rng.normal(size=(40, 2)) + 1e4
-    predicted = truth + rng.normal(size=(40, 2))
-    group = rng.integers(0, 7, 40)
-    _, group = np.unique(group, return_inverse=True)
-    draws = bootstrap_draws(int(group.max()) + 1, 30, seed=1)
-    r2, low, high = r2_interval(truth, predicted, group, draws)
-    for target in range(2):
-        assert r2[target] == pytest.approx(r2_score(truth[:, target], predicted[:, target]))
-        resampled = []
-        for draw in draws.astype(int):
-            rows = np.repeat(np.arange(40), draw[group])
-            resampled.append(r2_score(truth[rows, target], predicted[rows, target]))
-        np.testing.assert_allclose([low[target], high[target]], np.percentile(resampled, [2.5, 97.5]))
-
-
-def test_r2_of_labels_that_are_all_equal_is_zero():
-    r2, low, high = r2_interval(np.full((3, 1), 5.0), np.zeros((3, 1)), np.arange(3), plain_draws(3))
-    assert r2[0] == low[0] == high[0] == 0
-
-
-def test_bootstrap_draws_repeat_and_add_up():
-    draws = bootstrap_draws(12, 25, seed=3)
-    assert draws.shape == (25, 12)
-    assert (draws.sum(axis=1) == 12).all()
-    np.testing.assert_array_equal(draws, bootstrap_draws(12, 25, seed=3))
-    assert (draws != bootstrap_draws(12, 25, seed=4)).any()
-
-
-def labels(rows):
-    columns = [[row[i] for row in rows] for i in range(5)]
-    task, unit, target, cells, weights = columns
-    n = len(rows)
-    table = pa.table(
-        [task, unit, ["cell"] * n, target, target, [0.0] * n, [0.0] * n, cells, weights],
-        names=GEOBENCH_LABELS.schema().names,
-    )
-    return table.cast(GEOBENCH_LABELS.schema())
-
-
-def test_tasks_with_the_same_units_form_one_set():
-    cells = np.array([10, 20, 30], dtype=np.uint64)
-    rows = [(code, unit, value, [c], [1.0]) for code in "AB" for unit, value, c in (("u", 1.0, 10), ("v", 2.0, 30))]
-    rows += [("C", "w", 5.0, [10, 20], [0.25, 0.75])]
-    both, single = unit_sets(labels(rows), cells)
-    assert both.tasks == ("A", "B")
-    np.testing.assert_array_equal(both.targets, [[1, 1], [2, 2]])
-    np.testing.assert_array_equal(both.weights.toarray(), [[1, 0, 0], [0, 0, 1]])
-    assert single.tasks == ("C",)
-    assert isinstance(single.weights, csr_array)
-    np.testing.assert_array_equal(single.weights.toarray(), [[0.25, 0.75, 0]])
-    assert single.centres.tolist() == [20]
-    with pytest.raises(ContractError, match="labels of C refer to 1 cells that are not in the grid"):
-        unit_sets(labels([("C", "w", 5.0, [10, 25], [0.5, 0.5])]), cells)
-
+from mobclip_core.evaluation.scores import build_geobench_scores, read_scores, scores_markdown
 
 ROWS = [
     {
@@ -187,7 +103,12 @@ def test_scores_say_what_is_there_and_nothing_that_is_not(world):
     assert mean_r2(rows, task="SMO", split="spatial", **neighbours) < 0.3
     assert mean_r2(rows, task="NOI", split="spatial", **neighbours) <= 0.02
     assert result.pictures["Scores"].startswith(b"\x89PNG")
-    assert set(result.markdown) == {"R2, random split, ridge", "R2, spatial split, ridge"}
+    assert {name for name in result.markdown if name.startswith("R2")} == {
+        "R2, random split, ridge",
+        "R2, spatial split, ridge",
+    }
+    assert "| embeddings |" in result.markdown["Means, spatial split"]
+    assert result.pictures["Means, spatial split"].startswith(b"\x89PNG")
     assert result.markdown["R2, spatial split, ridge"].count("\n") == 6
 
 
@@ -211,6 +132,45 @@ def test_rows_have_the_keys_that_others_read_and_every_unit_is_tested_under_bloc
         "spatial_neighbours",
         "spherical_harmonics",
     ]
+
+
+def test_rows_say_what_they_are_of(world):
+    world.features()
+    labels = {"POP": (world.cells, world.population), "TWO": (world.cells, 2 * world.population)}
+    _, rows = score(world, labels, seeds=[0, 1], block_resolution=4)
+    versions = {row["task"]: row["label_version"] for row in rows}
+    assert len(set(versions.values())) == 2
+    assert len({(row["task"], row["label_version"]) for row in rows}) == 2
+    inputs = {row["method"]: row["input_version"] for row in rows}
+    assert len(set(inputs.values())) == len(inputs)
+    world.features(seed=1)
+    _, others = score(world, labels, seeds=[0, 1], block_resolution=4)
+    assert {row["task"]: row["label_version"] for row in others} == versions
+    changed = {row["method"] for row in others if row["input_version"] != inputs[row["method"]]}
+    assert changed == {"embeddings", "poi", "imagery", "mobility", "raw_features", "pca_128"}
+    for row in rows:
+        np.testing.assert_allclose(np.nanpercentile(row["resampled"], 2.5), row["r2_low"], atol=1e-6)
+
+
+def test_each_region_is_left_out_once(world):
+    world.features()
+    # a label that is a constant of the region: nothing but the other region is learnt from
+    labels = {"REG": (world.cells, (world.region == "west") * 1.0 + np.random.default_rng(0).normal(0, 0.01, 397))}
+    _, rows = score(world, labels, splits=["random", "region"], probes=["ridge"], seeds=[0, 1])
+    regional = [row for row in rows if row["split"] == "region"]
+    assert {row["seed"] for row in regional} == {0}
+    assert {row["n_test"] for row in regional} == {len(world.cells)}
+    assert mean_r2(rows, method="coordinates", split="random") > 0.5
+    assert mean_r2(rows, method="coordinates", split="region") < 0
+
+
+def test_the_papers_trees_are_for_the_papers_split(world):
+    vectors = world.features()
+    labels = {"LIN": (world.cells, vectors[:, 0])}
+    probes = ["ridge", "lightgbm_published"]
+    _, rows = score(world, labels, probes=probes, seeds=[0], small_sample=100, lightgbm_methods=["embeddings"])
+    assert {row["split"] for row in rows if row["probe"] == "lightgbm_published"} == {"random"}
+    assert mean_r2(rows, method="embeddings", probe="lightgbm_published") > 0.8
 
 
 def test_a_random_split_of_a_large_sample_tests_a_fifth(world):

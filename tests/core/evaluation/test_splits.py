@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mobclip_core.evaluation.splits import buffered, few_labels, random_split, spatial_split
+from mobclip_core.evaluation.splits import buffered, few_labels, random_split, region_split, spatial_split
 from mobclip_core.sphere import unit_vectors
 
 BLOCKS = st.lists(st.integers(0, 12), min_size=2, max_size=120).map(np.array)
@@ -46,6 +46,36 @@ def test_random_split_is_k_fold_below_small_sample_and_80_20_above(n, seed, fold
     else:
         assert split.tested.sum() == -(-n // 5)
         assert split.held_out == ((0,),)
+
+
+@given(regions=BLOCKS, seed=st.integers(0, 1000))
+@settings(deadline=None)
+def test_region_split_leaves_out_one_region_after_the_other(regions, seed):
+    split = region_split(regions, seed)
+    kinds = np.unique(regions)
+    if len(kinds) == 1:
+        assert split is None
+        return
+    assert (times_tested(split) == 1).all()
+    assert len(split.held_out) == len(kinds)
+    for fit, parts in enumerate(split.held_out):
+        held_out = np.isin(split.part, parts)
+        assert len(set(regions[held_out])) == 1
+        np.testing.assert_array_equal(split.known(fit), ~held_out)
+        rest = frozenset(split.part[~held_out].tolist())
+        folds = split.inner_folds(rest)
+        assert len(folds) <= 5
+        if folds:
+            assert frozenset.union(*folds) == rest
+            assert sum(map(len, folds)) == len(rest)
+
+
+def test_the_inner_folds_are_groups_of_parts_or_the_parts():
+    split = region_split(np.arange(12), 0)
+    assert [len(fold) for fold in split.inner_folds(range(12))] == [3, 3, 2, 2, 2]
+    plain = spatial_split(np.arange(12), 0, folds=4)
+    assert plain.inner_folds({0, 2, 3}) == [{0}, {2}, {3}]
+    assert plain.inner_folds({3}) == []
 
 
 def test_seeds_differ_and_repeat():
