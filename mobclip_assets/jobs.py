@@ -46,4 +46,9 @@ def make_jobs() -> list["UnresolvedAssetJobDefinition"]:
             dg.AssetSelection.assets("geobench_labels", "geobench_scores", "catalog"),
             description="Labels, scores and the published catalog.",
         ),
+        dg.define_asset_job(
+            "scaling",
+            dg.AssetSelection.assets("scaling_law"),
+            description="Dozens of trainings: how the scores grow with cells, edges, inputs and width.",
+        ),
     ]

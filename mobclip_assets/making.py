@@ -22,6 +22,9 @@ from mobclip_core.profile import Profile
 GPU_POOL = "gpu"
 """Pool of the steps that use a GPU where there is one."""
 
+ON_REQUEST_TAG = "mobclip/on_request"
+"""Tag of the assets that are made only when they are asked for by name."""
+
 RegionalStep = Callable[[Deployment, str], StepResult]
 GlobalStep = Callable[[Deployment], StepResult]
 Tags = Mapping[str, Any]
@@ -72,16 +75,23 @@ class AssetMaker:
         return decorate
 
     def whole(
-        self, *, group: str, kinds: set[str], deps: Sequence[Dep], code: Code, pool: str | None = None
+        self,
+        *,
+        group: str,
+        kinds: set[str],
+        deps: Sequence[Dep],
+        code: Code,
+        pool: str | None = None,
+        on_request: bool = False,
     ) -> Callable[[GlobalStep], dg.AssetsDefinition]:
-        """Decorate a step that makes the whole of an asset: `step(deployment)`."""
+        """Decorate a step that makes the whole of an asset: `step(deployment)`; some are made only when asked for."""
 
         def decorate(step: GlobalStep) -> dg.AssetsDefinition:
             def compute(deployment: DeploymentResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
                 opened = deployment.open()
                 return _materialise(opened, step(opened))
 
-            return self._asset(step, compute, None, group, kinds, deps, code, pool)
+            return self._asset(step, compute, None, group, kinds, deps, code, pool, on_request)
 
         return decorate
 
@@ -95,6 +105,7 @@ class AssetMaker:
         deps: Sequence[Dep],
         code: Code,
         pool: str | None,
+        on_request: bool = False,
     ) -> dg.AssetsDefinition:
         name = step.__name__
         contract = CONTRACTS.get(name)
@@ -110,6 +121,7 @@ class AssetMaker:
             owners=self.profile.owners,
             code_version=code_version(code.modules, code.sql, code.settings),
             pool=pool,
+            tags={ON_REQUEST_TAG: "true"} if on_request else None,
             op_tags=self.op_tags(pool),
             metadata={"dagster/column_schema": table_schema(contract)} if contract else None,
         )

@@ -16,6 +16,7 @@ import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster_shared.error import SerializableErrorInfo
 
+from mobclip_assets.making import ON_REQUEST_TAG
 from mobclip_core.errors import MobclipError
 
 _OURS = f"{MobclipError.__module__}."
@@ -51,6 +52,11 @@ class Failure:
     stage: Stage
     region: str | None
     messages: tuple[str, ...]
+
+
+def is_on_request(graph: AssetGraph, key: dg.AssetKey) -> bool:
+    """Whether an asset is made only when it is asked for by name."""
+    return ON_REQUEST_TAG in graph.get(key).tags
 
 
 def _is_regional(graph: AssetGraph, key: dg.AssetKey) -> bool:
@@ -179,7 +185,7 @@ def _readable(error: SerializableErrorInfo) -> str:
 
 
 def wanted_assets(graph: AssetGraph, selection: Sequence[str]) -> set[dg.AssetKey]:
-    """Keys of the materialisable assets selected; all of them for an empty selection.
+    """Keys of the materialisable assets selected; for an empty selection all but those made on request.
 
     Args:
         graph: Dagster's asset graph.
@@ -187,7 +193,7 @@ def wanted_assets(graph: AssetGraph, selection: Sequence[str]) -> set[dg.AssetKe
     """
     everything = graph.materializable_asset_keys
     if not selection:
-        return set(everything)
+        return {key for key in everything if not is_on_request(graph, key)}
     chosen: set[dg.AssetKey] = set()
     for text in selection:
         chosen |= dg.AssetSelection.from_string(text).resolve(graph)

@@ -12,6 +12,7 @@ from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.data_version import StaleStatus
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
+from mobclip_assets.materialize import is_on_request
 from mobclip_assets.standing import Standing, last_materialization
 from mobclip_core.deployment import Deployment
 
@@ -46,7 +47,7 @@ class Row:
 
 
 def read_status(instance: dg.DagsterInstance, graph: AssetGraph, deployment: Deployment) -> list[Row]:
-    """The state of every asset and region, in dependency order.
+    """The state of every asset and region, in dependency order; what is made on request if it was asked for.
 
     Args:
         instance: Dagster instance of the profile.
@@ -63,6 +64,8 @@ def read_status(instance: dg.DagsterInstance, graph: AssetGraph, deployment: Dep
         failed = _failed(instance, key, partitions)
         for region in regions:
             state = "failed" if region in failed else _STATES[standing.state(key, region)]
+            if state == "missing" and is_on_request(graph, key):
+                continue
             rows.append(_row(instance, key, region, state))
     return rows
 

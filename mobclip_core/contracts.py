@@ -252,6 +252,26 @@ GEOBENCH_SCORES = TableContract(
     partitioned=False,
 )
 
+SCALING_LAW = TableContract(
+    "scaling_law",
+    "One encoder trained on a part of what there is, and its score.",
+    (
+        Column("axis", pa.string(), "what grows: cells, edges, inputs or width"),
+        Column("size", pa.float64(), "how many of them", minimum=1.0),
+        Column("seed", pa.int64(), "seed of the nested sets, the training and the split: one repeat", minimum=0),
+        Column("cells", pa.int64(), "cells that the encoder learnt from", "cells", minimum=1),
+        Column("edges", pa.int64(), "mobility edges that it learnt from", "edges", minimum=0),
+        Column("r2", pa.float64(), "mean R2 over tasks on spatial blocks, ridge", maximum=1.0),
+        Column("error", pa.float64(), "1 - r2", minimum=0.0),
+        Column("seconds", pa.float64(), "time of training and scoring", "s", minimum=0.0),
+    ),
+    ("axis", "size", "seed"),
+    partitioned=False,
+)
+
+ON_REQUEST = frozenset({"scaling_law"})
+"""Tables that are made when somebody asks for them, not with the rest."""
+
 CONTRACTS: dict[str, TableContract] = {
     contract.name: contract
     for contract in (
@@ -267,5 +287,6 @@ CONTRACTS: dict[str, TableContract] = {
         EMBEDDINGS,
         GEOBENCH_LABELS,
         GEOBENCH_SCORES,
+        SCALING_LAW,
     )
 }

@@ -1,9 +1,9 @@
-"""GeoBench: labels and scores."""
+"""GeoBench: labels, scores, and how the scores grow."""
 
 import dagster as dg
 
 from mobclip_assets.assets.sources import source_names
-from mobclip_assets.making import AssetMaker, Code
+from mobclip_assets.making import GPU_POOL, AssetMaker, Code
 from mobclip_assets.partitions import all_regions
 from mobclip_core.deployment import Deployment, StepResult
 
@@ -51,4 +51,31 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
 
         return build_geobench_scores(deployment)
 
-    return [geobench_labels, geobench_scores]
+    @make.whole(
+        group=GROUP,
+        kinds={"pytorch", "parquet"},
+        deps=[
+            "geobench_labels",
+            "mobility_graph",
+            all_regions("grid_cells"),
+            all_regions("poi_aggregates"),
+            all_regions("imagery_features"),
+            all_regions("census_features"),
+        ],
+        code=Code(
+            ["evaluation/scaling", "evaluation/power_law"],
+            settings=[profile.encoder, profile.line, profile.evaluation.scaling],
+        ),
+        pool=GPU_POOL,
+        on_request=True,
+    )
+    def scaling_law(deployment: Deployment) -> StepResult:
+        """How the scores grow with cells, edges, inputs and width, and whether by a power law; dozens of trainings.
+
+        Made when it is asked for: `mobclip materialize --select scaling_law`, or the job `scaling`.
+        """
+        from mobclip_core.evaluation.scaling import build_scaling_law
+
+        return build_scaling_law(deployment)
+
+    return [geobench_labels, geobench_scores, scaling_law]

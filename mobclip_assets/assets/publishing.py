@@ -8,7 +8,7 @@ from mobclip_assets.metadata import numbers, picture
 from mobclip_assets.partitions import all_regions
 from mobclip_assets.resources import DeploymentResource
 from mobclip_assets.versions import code_version
-from mobclip_core.contracts import CONTRACTS
+from mobclip_core.contracts import CONTRACTS, ON_REQUEST
 
 CATALOG_POOL = "catalog"
 
@@ -22,7 +22,7 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
         owners=make.profile.owners,
         pool=CATALOG_POOL,
         code_version=code_version(["catalog", "contracts"], ["catalog_"], []),
-        deps=[all_regions(c.name) if c.partitioned else c.name for c in CONTRACTS.values()],
+        deps=[all_regions(c.name) if c.partitioned else c.name for c in CONTRACTS.values() if c.name not in ON_REQUEST],
     )
     def catalog(deployment: DeploymentResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
         """One DuckDB file of commented views over every table, and a map; written aside and then put in place.

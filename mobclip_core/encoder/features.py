@@ -6,7 +6,7 @@ same matrices.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,6 +79,18 @@ class ModalityFeatures:
 
     def __len__(self) -> int:
         return len(self.cells)
+
+    def among(self, rows: np.ndarray) -> "ModalityFeatures":
+        """Those of some of the cells, by their numbers, ascending; standardised as they were."""
+        parts = {name: replace(m, values=m.values[rows], mask=m.mask[rows]) for name, m in self.modalities.items()}
+        return replace(
+            self,
+            cells=self.cells[rows],
+            region=self.region[rows],
+            lon=self.lon[rows],
+            lat=self.lat[rows],
+            modalities=parts,
+        )
 
 
 def statistics_of(values: np.ndarray, mask: np.ndarray) -> Statistics:

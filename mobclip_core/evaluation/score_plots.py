@@ -1,15 +1,17 @@
-"""Plots of scores: bars by task, ranks over tasks, curves of few labels.
+"""Plots of scores: bars by task, means, ranks over tasks, curves of few labels, scaling.
 
 Belongs here: drawing what is given. Does not belong here: means, ranks and tests (see `comparison`, `intervals`), maps
 and the style of figures (see `mobclip_core.plots`).
 """
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
 
 from mobclip_core.evaluation.intervals import MeanScore
+from mobclip_core.evaluation.power_law import PowerLaw
 from mobclip_core.plots import EMPTY, INK, PALETTE, QUIET, new_figure, plain_axes, png_of, set_title
 
 
@@ -150,6 +152,43 @@ def few_label_curves(percentages: Sequence[float], methods: Sequence[str], means
     plain_axes(axes, "labels learnt from", "R²")
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     set_title(axes, title)
+    return png_of(figure)
+
+
+def scaling_plot(rows: Sequence[Mapping[str, Any]], laws: Mapping[str, PowerLaw], title: str) -> bytes:
+    """Error by size in logarithms, one panel an axis: a point for each training, the law as a line where there is one.
+
+    Args:
+        rows: Mappings with `axis`, `size`, `seed`, `error`.
+        laws: The law of each axis.
+        title: Title.
+    """
+    columns = 2 if len(laws) > 1 else 1
+    figure = new_figure(5.0 * columns, 0.4 + 2.9 * -(-len(laws) // columns))
+    panels = figure.subplots(-(-len(laws) // columns), columns, squeeze=False).ravel()
+    for axes, (axis, law) in zip(panels, laws.items(), strict=False):
+        chosen = [row for row in rows if row["axis"] == axis]
+        size, error, seed = (np.array([row[name] for row in chosen]) for name in ("size", "error", "seed"))
+        for repeat in np.unique(seed):
+            own = np.flatnonzero(seed == repeat)
+            own = own[np.argsort(size[own])]
+            axes.plot(size[own], error[own], "o-", color=PALETTE[0], alpha=0.35, markersize=4, linewidth=0.8)
+        ends = np.array([size.min(), size.max()])
+        style = "-" if law.fits else ":"
+        axes.plot(ends, law.scale * ends**-law.exponent, style, color=INK if law.fits else QUIET, linewidth=1.8)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        ticks = np.unique(size)[:: max(1, len(np.unique(size)) // 4)]
+        axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
+        axes.minorticks_off()
+        low, high = error.min(), error.max()
+        levels = np.linspace(low, high, 4) if high > low else np.array([low])
+        axes.set_yticks(levels, [f"{level:.3f}" for level in levels])
+        plain_axes(axes, axis, "error")
+        axes.set_title("\n".join(wrap(law.statement(axis), 62)), loc="left", fontsize=8, color=QUIET)
+    for axes in panels[len(laws) :]:
+        axes.set_axis_off()
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK)
     return png_of(figure)
 
 

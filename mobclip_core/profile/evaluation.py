@@ -212,6 +212,22 @@ class ExternalEmbedding(Settings):
         return self
 
 
+class ScalingConfig(Settings):
+    """What the asset `scaling_law` trains, beside the whole: see `evaluation.scaling`.
+
+    Args:
+        cells: Shares of the cells to learn from; the test is on the smallest.
+        edges: Shares of the mobility edges.
+        widths: Dimensions.
+        repeats: How often, each with sets and seeds of its own.
+    """
+
+    cells: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] = [0.125, 0.25, 0.5]
+    edges: list[Annotated[float, Field(gt=0, lt=1)]] = [0.01, 0.1, 0.33]
+    widths: list[Annotated[int, Field(ge=2, multiple_of=2)]] = [16, 32, 64]
+    repeats: Annotated[int, Field(ge=1)] = 3
+
+
 class EvaluationConfig(Settings):
     """How tasks are scored.
 
@@ -232,9 +248,10 @@ class EvaluationConfig(Settings):
         variants: Encoders trained beside, with one part of the method changed (see `encoder.variants`), each as long as
             the encoder. Where a modality is left out, the raw features without it are scored too: for a task that
             overlaps with it, scores without the leak.
+        scaling: The trainings of `scaling_law`.
     """
 
-    seeds: Annotated[list[int], Field(min_length=1)] = [0, 1, 2]
+    seeds: Annotated[list[int], Field(min_length=1)] = [0, 1, 2, 3, 4]
     probes: list[Literal["ridge", "lightgbm", "lightgbm_published"]] = ["ridge", "lightgbm"]
     splits: list[Literal["random", "spatial", "region"]] = ["random", "spatial"]
     block_resolution: Annotated[int, Field(ge=0, le=15)] = 3
@@ -246,6 +263,7 @@ class EvaluationConfig(Settings):
     lightgbm_methods: list[MethodName] = ["embeddings", "coordinates", "raw_features"]
     external: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], ExternalEmbedding] = {}
     variants: list[VariantName] = []
+    scaling: ScalingConfig = ScalingConfig()
 
     @field_validator("external")
     @classmethod

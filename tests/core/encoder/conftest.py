@@ -1,3 +1,4 @@
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -100,3 +101,12 @@ def world():
     """40 cells of which the last is isolated."""
     cells = make_cells(40)
     return make_features(cells), make_graph(cells, random_edges(40, 200, isolated=[39]))
+
+
+@pytest.fixture
+def open_lake(tmp_path):
+    """A function that opens a lake of two regions with some options of the encoder."""
+    # what it needs is above
+    from .two_regions import open_lake
+
+    return partial(open_lake, tmp_path)

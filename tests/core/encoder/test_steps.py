@@ -1,10 +1,8 @@
 """The build_* steps on a lake of two small regions, its upstream tables written through the store."""
 
 import json
-from typing import get_args
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
@@ -17,102 +15,12 @@ from mobclip_core.encoder.checkpoint import TrainedEncoder
 from mobclip_core.encoder.embedding import build_embeddings, check_one_encoder
 from mobclip_core.encoder.features import assemble_features
 from mobclip_core.encoder.line import build_node_embeddings
-from mobclip_core.encoder.variants import VARIANTS, build_encoder_variants, read_variants
 from mobclip_core.errors import ContractError, FingerprintError, MissingTableError
-from mobclip_core.evaluation.representations import VARIANT_INPUTS
-from mobclip_core.profile import Profile, VariantName
 from mobclip_core.store import Store, TableRef
-from mobclip_core.vectors import matrix_of, vector_column
+from mobclip_core.vectors import matrix_of
 
-from .conftest import make_cells, make_graph, random_edges
-
-FUSED = {
-    "factors": 4,
-    "feature_fusion": True,
-    "reconstruction_weight": 1.0,
-    "spatial_edges_weight": 0.2,
-    "modality_dropout": 0.2,
-}
-CELLS = make_cells(30)
-REGION_OF = np.where(np.arange(30) % 3 == 0, "b", "a")
-WITH_NEW = np.sort(np.append(CELLS[REGION_OF == "b"], CELLS[-1] + np.uint64(1 << 27)))
-STUDENT = {"epochs": 3, "hidden": 16, "layers": 1}
-
-
-def make_profile(**encoder):
-    return Profile.model_validate(
-        {
-            "name": "tiny",
-            "regions": {"file": "r.parquet", "key_column": "k", "keys": ["a", "b", "empty"]},
-            "zones": {"tract": {"file": "z.parquet", "id_column": "id"}},
-            "census": {
-                "zones": "tract",
-                "file": "c.parquet",
-                "id_column": "id",
-                "population": "p",
-                "histogram": [{"column": "young"}, {"column": "old"}],
-            },
-            "poi": {"categories": ["food", "shop"]},
-            "imagery": {"file": "i.tif"},
-            "line": {"dimensions": 8, "samples_per_edge": 50, "batch_size": 32},
-            "encoder": {"dimensions": 8, "max_epochs": 3, "device": "cpu", "learning_rate": 0.01, "student": STUDENT}
-            | encoder,
-        }
-    )
-
-
-def write_region(store, region, cells, image_encoder="f1", seed=0):
-    random = np.random.default_rng([seed, len(region), len(cells)])
-    n = len(cells)
-    rank = np.searchsorted(CELLS, cells)
-
-    def put(table, **columns):
-        store.write(TableRef(table, region), pa.table({"cell": cells, **columns}))
-
-    names = pa.array([region] * n, pa.string())
-    area, coverage = np.full(n, 36.0), np.full(n, 0.5)
-    put("grid_cells", region=names, lon=rank % 6 * 0.1, lat=rank // 6 * 0.0866, area_km2=area, coverage=coverage)
-    counts = random.poisson(2.0, (n, 3)).astype(np.float32)
-    counts[rank == 4] = 0
-    text = random.normal(size=(n, 4)).astype(np.float32)
-    put(
-        "poi_aggregates",
-        poi_count=counts.sum(1).astype(np.float64),
-        counts=vector_column(counts),
-        text_vector=vector_column(text),
-    )
-    valid = np.where(rank == 7, 0.2, 1.0)
-    encoder = pa.array([image_encoder] * n, pa.string())
-    features = vector_column(random.normal(size=(n, 6)).astype(np.float32))
-    put("imagery_features", features=features, valid_fraction=valid, image_encoder=encoder)
-    histogram = random.uniform(0, 50, (n, 2))
-    histogram[rank == 9] = 0
-    put(
-        "census_features",
-        population=histogram.sum(1),
-        histogram=vector_column(histogram),
-        zone_share=np.where(rank == 9, 0.0, 1.0),
-    )
-
-
-def write_graph(store, graph):
-    with store.write_bundle("mobility_graph", []) as folder:
-        for name in ("cells", "indptr", "indices", "weight", "keep"):
-            np.save(folder / f"{name}.npy", getattr(graph, name))
-        (folder / "graph.json").write_text("{}")
-
-
-@pytest.fixture
-def open_lake(tmp_path):
-    def opened(**encoder):
-        deployment = Deployment(make_profile(**encoder), Store(str(tmp_path)))
-        for region in ("a", "b"):
-            write_region(deployment.store, region, CELLS[region == REGION_OF])
-        write_region(deployment.store, "empty", CELLS[:0])
-        write_graph(deployment.store, make_graph(CELLS, random_edges(30, 150, isolated=[29])))
-        return deployment
-
-    return opened
+from .conftest import make_graph, random_edges
+from .two_regions import CELLS, FUSED, REGION_OF, STUDENT, WITH_NEW, make_profile, write_graph, write_region
 
 
 def run_all(deployment):
@@ -431,56 +339,3 @@ def test_inductive_validation_from_line_to_vectors(open_lake):
     assert results[1].counts["edges_kept"] == results[0].counts["edges"]
     # all have vectors, with the edges that they have
     assert sources(store, "a") | sources(store, "b") == dict.fromkeys(CELLS.tolist(), "graph")
-
-
-def with_variants(deployment, *names):
-    evaluation = deployment.profile.evaluation.model_copy(update={"variants": list(names)})
-    return Deployment(deployment.profile.model_copy(update={"evaluation": evaluation}), deployment.store)
-
-
-def test_variants_are_trained_once_and_read_in_order(open_lake):
-    plain = open_lake(**FUSED)
-    build_node_embeddings(plain)
-    one = with_variants(plain, "published")
-    assert build_encoder_variants(one).counts["variants_kept"] == 0
-    deployment = with_variants(plain, "published", "without_poi", "without_mobility", "without_contrast", "adjacency")
-    with pytest.raises(MissingTableError, match="encoder_variants lacks without_poi"):
-        read_variants(deployment, CELLS)
-    result = build_encoder_variants(deployment)
-    assert result.counts["variants_kept"] == 1
-    found = read_variants(deployment, CELLS)
-    assert list(found) == deployment.profile.evaluation.variants
-    assert {vectors.shape for vectors in found.values()} == {(30, 8)}
-    flat = [vectors.round(4).tobytes() for vectors in found.values()]
-    assert len(set(flat)) == 5
-    # the same again, to the same version
-    assert build_encoder_variants(deployment).written.data_version == result.written.data_version
-    with pytest.raises(ContractError, match="other cells"):
-        read_variants(deployment, CELLS[1:])
-    # what is no longer wanted is not trained again when it is wanted once more; other options are other variants
-    assert build_encoder_variants(one).counts["variants_kept"] == 1
-    other = with_variants(open_lake(**{**FUSED, "learning_rate": 0.02}), "published")
-    assert build_encoder_variants(other).counts["variants_kept"] == 0
-    assert read_variants(plain, CELLS) == {}
-
-
-def test_a_variant_without_a_modality_does_not_depend_on_it(open_lake):
-    deployment = with_variants(open_lake(**FUSED), "without_census", "without_poi")
-    build_node_embeddings(deployment)
-    build_encoder_variants(deployment)
-    before = read_variants(deployment, CELLS)
-    census = deployment.store.read(TableRef("census_features", "a"))
-    people = pa.array(census["population"].to_numpy() * 7)
-    deployment.store.write(
-        TableRef("census_features", "a"), census.set_column(1, census.schema.field("population"), people)
-    )
-    assert build_encoder_variants(deployment).counts["variants_kept"] == 0
-    after = read_variants(deployment, CELLS)
-    np.testing.assert_array_equal(before["without_census"], after["without_census"])
-    assert (before["without_poi"] != after["without_poi"]).any()
-
-
-def test_every_variant_has_a_name_in_the_profile_and_inputs_in_the_scores():
-    assert set(VARIANTS) == set(get_args(VariantName)) <= set(VARIANT_INPUTS)
-    assert VARIANT_INPUTS["without_poi"] == {"imagery", "census", "mobility"}
-    assert VARIANT_INPUTS["adjacency"] == {"poi", "imagery", "census"}
