@@ -185,23 +185,33 @@ def scores(profile: ProfileOption = "demo", as_json: JsonOption = False) -> None
     """Show the GeoBench scores: R2 out of sample, mean over seeds, embeddings beside baselines."""
     from mobclip_core.deployment import Deployment
     from mobclip_core.evaluation.comparison import NEIGHBOURS, few_shot_markdown, of_probe, rank, ranks_markdown
-    from mobclip_core.evaluation.scores import read_scores, scores_markdown
+    from mobclip_core.evaluation.intervals import mean_intervals, means_markdown
+    from mobclip_core.evaluation.representations import VARIANT_INPUTS
+    from mobclip_core.evaluation.scores import RESAMPLED, read_scores, scores_markdown
 
     with _readable_errors():
         rows = read_scores(Deployment.open(profile))
     if as_json:
-        out.print_json(json.dumps(rows))
+        kept = [{name: value for name, value in row.items() if name != RESAMPLED} for row in rows]
+        out.print_json(json.dumps(kept))
         return
-    for split, probe in dict.fromkeys((row["split"], row["probe"]) for row in rows):
+    plain = [row for row in rows if row["method"] not in VARIANT_INPUTS]
+
+    def show(title: str, table: str) -> None:
+        if table:
+            out.print(f"[bold]{profile}[/]: {title}")
+            out.print(Markdown(table))
+
+    for split, probe in dict.fromkeys((row["split"], row["probe"]) for row in plain):
         if probe != NEIGHBOURS and "%" not in split:
-            out.print(f"[bold]{profile}[/]: R2 out of sample, {split} split, {probe} probe, mean over seeds")
-            out.print(Markdown(scores_markdown(rows, split, probe)))
-    if (ranks := rank(of_probe(rows, "spatial"))) is not None:
-        out.print(f"[bold]{profile}[/]: ranks over tasks, spatial split, ridge probe")
-        out.print(Markdown(ranks_markdown(ranks)))
-    if few := few_shot_markdown(rows):
-        out.print(f"[bold]{profile}[/]: R2 from few labels, random split, ridge probe, mean over tasks and seeds")
-        out.print(Markdown(few))
+            title = f"R2 out of sample, {split} split, {probe} probe, mean over seeds"
+            show(title, scores_markdown(plain, split, probe, tasks_across=True))
+    strictest = next((split for split in ("spatial", "random") if of_probe(rows, split)), "spatial")
+    chosen = of_probe(rows, strictest)
+    show(f"means over tasks, {strictest} split, ridge probe", means_markdown(mean_intervals(chosen)) if chosen else "")
+    if (ranks := rank(of_probe(plain, strictest))) is not None:
+        show(f"ranks over tasks, {strictest} split, ridge probe", ranks_markdown(ranks))
+    show("R2 from few labels, random split, ridge probe, mean over tasks and seeds", few_shot_markdown(plain))
     out.print("* an input of the method overlaps with the label", highlight=False)
 
 

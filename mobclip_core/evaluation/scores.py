@@ -5,7 +5,7 @@ their units, representations, splits, probes, intervals.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -295,19 +295,43 @@ def read_scores(deployment: Deployment) -> list[dict[str, Any]]:
     return [row | {RESAMPLED: values} for row, values in zip(rows, resampled, strict=True)]
 
 
-def scores_markdown(rows: Iterable[dict[str, Any]], split: str, probe: str = "ridge") -> str:
-    """Task x method table of the mean R2 over seeds; `*` marks scores whose inputs overlap with the label."""
+def scores_markdown(
+    rows: Iterable[dict[str, Any]], split: str, probe: str = "ridge", *, tasks_across: bool = False
+) -> str:
+    """Table of the mean R2 over seeds by task and method; `*` marks scores whose inputs overlap with the label.
+
+    A method that lacks a task has a gap there and no mean.
+
+    Args:
+        rows: Rows of scores.
+        split: Split.
+        probe: Probe.
+        tasks_across: A line for each method, for places that are narrow.
+    """
     chosen = of_probe(rows, split, probe)
-    methods = methods_of(chosen)
-    lines = ["| task | n | " + " | ".join(methods) + " |", "| --- | ---: |" + " ---: |" * len(methods)]
-    for task in sorted({row["task"] for row in chosen}):
-        of_task = [row for row in chosen if row["task"] == task]
-        shown = []
-        for method in methods:
-            found = [row for row in of_task if row["method"] == method]
-            star = "*" if found[0]["leak"] else ""
-            shown.append(f"{np.mean([row['r2'] for row in found]):.3f}{star}")
-        lines.append(f"| {task} | {of_task[0]['n']} | " + " | ".join(shown) + " |")
-    means = [f"**{np.mean([row['r2'] for row in chosen if row['method'] == method]):.3f}**" for method in methods]
-    lines.append("| **mean** | | " + " | ".join(means) + " |")
-    return "\n".join(lines)
+    methods, tasks = methods_of(chosen), sorted({row["task"] for row in chosen})
+    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in chosen:
+        found.setdefault((row["task"], row["method"]), []).append(row)
+    r2 = {key: float(np.mean([row["r2"] for row in of_key])) for key, of_key in found.items()}
+    digits = 2 if tasks_across else 3
+
+    def shown(task: str, method: str) -> str:
+        if (task, method) not in r2:
+            return ""
+        return f"{r2[task, method]:.{digits}f}" + ("*" if found[task, method][0]["leak"] else "")
+
+    def mean(method: str) -> str:
+        values = [r2[task, method] for task in tasks if (task, method) in r2]
+        return f"**{np.mean(values):.{digits}f}**" if len(values) == len(tasks) else ""
+
+    if tasks_across:
+        head = ["method", "**mean**", *tasks]
+        body = [[method, mean(method), *(shown(task, method) for task in tasks)] for method in methods]
+    else:
+        head = ["task", "n", *methods]
+        units = {row["task"]: str(row["n"]) for row in chosen}
+        body = [[task, units[task], *(shown(task, method) for method in methods)] for task in tasks]
+        body.append(["**mean**", "", *map(mean, methods)])
+    lines = ["| " + " | ".join(line) + " |" for line in [head, *body]]
+    return "\n".join([lines[0], "| --- |" + " ---: |" * (len(head) - 1), *lines[1:]])

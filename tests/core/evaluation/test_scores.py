@@ -29,8 +29,19 @@ def test_the_table_of_scores_averages_seeds_and_marks_leaks():
         "| --- | ---: | ---: | ---: |",
         "| NTL | 50 | 0.400 | -0.100 |",
         "| POP | 50 | 0.600* | 0.100 |",
-        "| **mean** | | **0.533** | **0.000** |",
+        "| **mean** |  | **0.500** | **0.000** |",
     ]
+
+
+def test_the_table_of_scores_across_and_with_gaps():
+    rows = [row for row in ROWS if (row["task"], row["method"]) != ("NTL", "coordinates")]
+    assert scores_markdown(rows, "spatial", tasks_across=True).splitlines() == [
+        "| method | **mean** | NTL | POP |",
+        "| --- | ---: | ---: | ---: |",
+        "| embeddings | **0.50** | 0.40 | 0.60* |",
+        "| coordinates |  |  | 0.10 |",
+    ]
+    assert scores_markdown(rows, "spatial").splitlines()[-1] == "| **mean** |  | **0.500** |  |"
 
 
 # ---- the step ----
