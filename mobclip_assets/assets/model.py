@@ -90,7 +90,7 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
             all_regions("census_features"),
         ],
         code=Code(
-            [*_ENCODER_MODULES, "encoder/variants", "encoder/line", "encoder/line_blocks"],
+            [*_ENCODER_MODULES, "encoder/variants", "encoder/lightgcn", "encoder/line", "encoder/line_blocks"],
             settings=[profile.encoder, profile.line, _Variants(names=profile.evaluation.variants)],
         ),
         pool=GPU_POOL,

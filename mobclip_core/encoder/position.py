@@ -18,6 +18,7 @@ from mobclip_core.encoder.readout import signed
 from mobclip_core.sphere import spherical_harmonics
 
 DEGREES = 20
+_SCALE = 1.0
 _SMALLEST_SHARE = 1e-11
 """Components with less than this share of the first one's variance are rounding, even in float64."""
 
@@ -62,7 +63,7 @@ def fit_position(lon: np.ndarray, lat: np.ndarray, rotation: np.ndarray) -> Posi
     variance, axes = np.linalg.eigh(centred.T @ centred / len(centred))
     order = np.argsort(variance)[::-1][: len(rotation)]
     order = order[variance[order] > _SMALLEST_SHARE * max(float(variance[-1]), np.finfo(float).tiny)]
-    axes = signed(axes[:, order]) / np.sqrt(variance[order])
+    axes = signed(axes[:, order]) * (_SCALE / np.sqrt(variance[order]))
     factors = centred @ axes
     lowest, highest = factors.min(axis=0, initial=np.inf), factors.max(axis=0, initial=-np.inf)
     return PositionFactors(mean, axes, lowest, highest, np.asarray(rotation[: len(order)], dtype=np.float64))

@@ -21,6 +21,7 @@ from scipy import sparse
 from mobclip_core.encoder.device import resolve_device
 from mobclip_core.encoder.embedding import embed
 from mobclip_core.encoder.features import ModalityFeatures, assemble_features, input_versions
+from mobclip_core.encoder.lightgcn import train_lightgcn
 from mobclip_core.encoder.line import Graph, train_line
 from mobclip_core.encoder.propagation import neighbour_edges
 from mobclip_core.encoder.training import NOT_OF_THE_MODEL, train
@@ -67,12 +68,14 @@ class Variant:
         without: A modality that is left out.
         adjacency: The edges between adjacent cells are the graph, in place of mobility; of LINE too.
         line: Whether node vectors come from LINE; zeros if not.
+        lightgcn: No encoder but LightGCN trained on the mobility graph alone.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
     without: str | None = None
     adjacency: bool = False
     line: bool = True
+    lightgcn: bool = False
 
 
 VARIANTS: Mapping[VariantName, Variant] = {
@@ -85,9 +88,11 @@ VARIANTS: Mapping[VariantName, Variant] = {
     "without_factors": Variant({"factors": 0, "position_factors": 0}),
     "without_position": Variant({"position_factors": 0}),
     "adjacency": Variant(adjacency=True),
+    "lightgcn": Variant(lightgcn=True),
 }
 """`published` is the paper's algorithm with the profile's learning rate and budget; `without_contrast` has no CLIP
-alignment; `adjacency` has the edges between adjacent cells in place of mobility."""
+alignment; `adjacency` has the edges between adjacent cells in place of mobility; `lightgcn` is no variant of the
+encoder but the other way beside LINE to learn from mobility alone."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,8 @@ def variant_vectors(
         graph: The mobility graph.
         nodes: LINE's vectors of it, (N, d).
     """
+    if variant.lightgcn:
+        return train_lightgcn(graph, profile.encoder, profile.mobility.directed)
     modalities = {name: found for name, found in features.modalities.items() if name != variant.without}
     kept, seen, directed = replace(features, modalities=modalities), graph, profile.mobility.directed
     if variant.adjacency:

@@ -44,9 +44,11 @@ HARMONIC_DEGREES = 20
 INPUTS: tuple[InputName, ...] = ("poi", "imagery", "census", "mobility")
 _WITHOUT: Mapping[str, InputName] = {f"without_{name}": name for name in INPUTS}
 VARIANT_INPUTS: Mapping[str, frozenset[InputName]] = {
-    name: frozenset(INPUTS) - {_WITHOUT.get(name), "mobility" if name == "adjacency" else None}
-    for name in get_args(VariantName)
-} | {f"raw_features_{name}": frozenset(INPUTS) - {left_out} for name, left_out in _WITHOUT.items()}
+    **{name: frozenset(INPUTS) - {_WITHOUT.get(name)} for name in get_args(VariantName)},
+    "adjacency": frozenset(INPUTS) - {"mobility"},
+    "lightgcn": frozenset(["mobility"]),
+    **{f"raw_features_{name}": frozenset(INPUTS) - {left_out} for name, left_out in _WITHOUT.items()},
+}
 """The inputs behind variants of the encoder, and behind raw features less one modality."""
 METHOD_INPUTS: Mapping[str, frozenset[InputName]] = {
     "embeddings": frozenset(INPUTS),

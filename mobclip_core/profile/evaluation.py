@@ -31,6 +31,7 @@ VariantName = Literal[
     "without_factors",
     "without_position",
     "adjacency",
+    "lightgcn",
 ]
 
 

@@ -25,7 +25,9 @@ def test_variants_are_trained_once_and_read_in_order(open_lake):
     build_node_embeddings(plain)
     one = with_variants(plain, "published")
     assert build_encoder_variants(one).counts["variants_kept"] == 0
-    deployment = with_variants(plain, "published", "without_poi", "without_mobility", "without_contrast", "adjacency")
+    deployment = with_variants(
+        plain, "published", "without_poi", "without_mobility", "without_contrast", "adjacency", "lightgcn"
+    )
     with pytest.raises(MissingTableError, match="encoder_variants lacks without_poi"):
         read_variants(deployment, CELLS)
     result = build_encoder_variants(deployment)
@@ -34,7 +36,7 @@ def test_variants_are_trained_once_and_read_in_order(open_lake):
     assert list(found) == deployment.profile.evaluation.variants
     assert {vectors.shape for vectors in found.values()} == {(30, 8)}
     flat = [vectors.round(4).tobytes() for vectors in found.values()]
-    assert len(set(flat)) == 5
+    assert len(set(flat)) == 6
     # the same again, to the same version
     assert build_encoder_variants(deployment).written.data_version == result.written.data_version
     with pytest.raises(ContractError, match="other cells"):
