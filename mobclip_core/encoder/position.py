@@ -18,7 +18,9 @@ from mobclip_core.encoder.readout import signed
 from mobclip_core.sphere import spherical_harmonics
 
 DEGREES = 20
-_SCALE = 1.0
+_SCALE = 0.3
+"""Deviation of a factor, that of the features' middling ones: on few labels a ridge regression trusts the first of the
+features more than the place."""
 _SMALLEST_SHARE = 1e-11
 """Components with less than this share of the first one's variance are rounding, even in float64."""
 
@@ -29,7 +31,7 @@ class PositionFactors:
 
     Args:
         mean: Of the harmonics over the training's cells, float64 (400,).
-        axes: Maps the rest to factors of unit variance, float64 (400, K).
+        axes: Maps the rest to factors of one small variance, float64 (400, K).
         lowest: Of each factor in the training, (K,).
         highest: (K,).
         rotation: Maps factors into the space of the vectors, (K, d).

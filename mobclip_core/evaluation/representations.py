@@ -14,7 +14,7 @@ averaging over units, probes.
 | `poi`, `imagery`, `census` | the encoder's input: standardised, 0 where absent; 0/1 for presence | itself |
 | `mobility` | the LINE vector of the cell's node, likewise | itself |
 | those of `evaluation.variants` | the cell's vector of an encoder with one part changed | all or fewer |
-| `raw_features_without_x` | `raw_features` less one modality, for each variant that is without it | the others |
+| `raw_features_without_x` | `raw_features` less a modality that a task overlaps with | the others |
 | those of `evaluation.external` | the vector, standardised, 0 where there is none; 0/1 for presence | unknown |
 """
 
@@ -119,9 +119,10 @@ def load_representations(deployment: Deployment) -> Representations:
         "raw_features": raw,
         "pca_128": principal_components(raw, PCA_COMPONENTS),
     }
+    overlapping = {name for task in deployment.profile.tasks.values() for name in task.overlaps}
     for variant, vectors in read_variants(deployment, features.cells).items():
         matrices[variant] = vectors
-        if variant in _WITHOUT:
+        if _WITHOUT.get(variant) in overlapping:
             kept = [modalities[name] for name in INPUTS if name != _WITHOUT[variant]]
             matrices[f"raw_features_{variant}"] = np.concatenate(kept, axis=1)
     counts: dict[str, Count] = {}
