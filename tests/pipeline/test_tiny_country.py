@@ -76,7 +76,7 @@ def _scores_cover_the_eleven_tasks(profile: Path) -> None:
     # a country of 12 counties and 6 cities leaves out the cities' task, and says so
     assert {row["task"] for row in rows} >= ELEVEN - {"ENE"}
     assert {row["method"] for row in rows} >= {"embeddings", "coordinates", "raw_features"}
-    assert {row["split"] for row in rows} == {"random", "spatial", "random_20%"}
+    assert {row["split"] for row in rows} == {"random", "spatial", "region", "random_20%"}
     code, out, _ = run("scores", "--profile", profile)
     assert code == 0
     assert "mean" in out

@@ -85,7 +85,7 @@ def test_scores_say_what_is_there_and_nothing_that_is_not(world):
         "SHU": (world.cells, rng.permutation(linear)),
         "SMO": (world.cells, smooth(world, rng)),
     }
-    evaluation = {"block_resolution": 4, "seeds": [0, 1], "small_sample": 100}
+    evaluation = {"block_resolution": 4, "seeds": [0, 1], "small_sample": 100, "probes": ["ridge", "lightgbm"]}
     result, rows = score(world, labels, lightgbm_methods=["embeddings", "coordinates"], **evaluation)
     for split in ("random", "spatial"):
         assert mean_r2(rows, task="LIN", method="embeddings", probe="ridge", split=split) > 0.99
