@@ -181,7 +181,11 @@ def status(profile: ProfileOption = "demo", as_json: JsonOption = False) -> None
 
 
 @app.command()
-def scores(profile: ProfileOption = "demo", as_json: JsonOption = False) -> None:
+def scores(
+    profile: ProfileOption = "demo",
+    as_json: JsonOption = False,
+    few_labels: Annotated[bool, typer.Option(help="Rows learnt from few labels in the JSON, too.")] = False,
+) -> None:
     """Show the GeoBench scores: R2 out of sample, mean over seeds, embeddings beside baselines."""
     from mobclip_core.deployment import Deployment
     from mobclip_core.evaluation.comparison import NEIGHBOURS, few_shot_markdown, of_probe, rank, ranks_markdown
@@ -192,7 +196,8 @@ def scores(profile: ProfileOption = "demo", as_json: JsonOption = False) -> None
     with _readable_errors():
         rows = read_scores(Deployment.open(profile))
     if as_json:
-        kept = [{name: value for name, value in row.items() if name != RESAMPLED} for row in rows]
+        chosen = [row for row in rows if few_labels or "%" not in row["split"]]
+        kept = [{name: value for name, value in row.items() if name != RESAMPLED} for row in chosen]
         out.print_json(json.dumps(kept))
         return
     plain = [row for row in rows if row["method"] not in VARIANT_INPUTS]
