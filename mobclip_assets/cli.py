@@ -196,8 +196,8 @@ def scores(
     with _readable_errors():
         rows = read_scores(Deployment.open(profile))
     if as_json:
-        chosen = [row for row in rows if few_labels or "%" not in row["split"]]
-        kept = [{name: value for name, value in row.items() if name != RESAMPLED} for row in chosen]
+        asked = [row for row in rows if few_labels or "%" not in row["split"]]
+        kept = [{name: value for name, value in row.items() if name != RESAMPLED} for row in asked]
         out.print_json(json.dumps(kept))
         return
     plain = [row for row in rows if row["method"] not in VARIANT_INPUTS]
