@@ -17,8 +17,15 @@ settings.load_profile("project")
 
 FAST: dict[str, Any] = {
     "line": {"max_samples": 60_000, "dimensions": 16},
-    "encoder": {"dimensions": 16, "factors": 8, "max_epochs": 5, "patience": 5, "validation_block_resolution": 4},
-    "evaluation": {"seeds": [0], "block_resolution": 4, "bootstrap": 20},
+    "encoder": {
+        "dimensions": 16,
+        "factors": 8,
+        "position_factors": 2,
+        "max_epochs": 5,
+        "patience": 5,
+        "validation_block_resolution": 4,
+    },
+    "evaluation": {"seeds": [0], "block_resolution": 4, "bootstrap": 20, "variants": ["adjacency"]},
 }
 
 

@@ -3,29 +3,35 @@
     python -m tests.readme [--profiles demo new_york usa]
 
 Reads `geobench_scores` of each profile, which has to be materialised (`make readme` does so first); writes their means
-over seeds to `tests/results/<profile>.csv`, and the README's tables from these files. A test compares the two, so that
-the README shows what the last run gave.
+over seeds to `tests/results/<profile>.csv`, those over tasks to `tests/results/<profile>_means.csv`, and the README's
+tables from these files. A test compares the two, so that the README shows what the last run gave.
 
-A table of the README follows a comment `<!-- scores <profile> <split> <probe> -->` and ends with an empty line.
+A table of the README follows a comment and ends with an empty line: `<!-- scores <profile> <split> -->` (by task),
+`<!-- means <profile> <split> -->` (with intervals, the variants too), `<!-- few <profile> -->` (few labels).
 """
 
 import argparse
 import csv
 import re
 import sys
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
 from mobclip_core.deployment import Deployment
 from mobclip_core.errors import MobclipError
+from mobclip_core.evaluation.comparison import few_shot_markdown, of_probe
+from mobclip_core.evaluation.intervals import MeanScore, mean_intervals, means_markdown
+from mobclip_core.evaluation.representations import VARIANT_INPUTS
 from mobclip_core.evaluation.scores import read_scores, scores_markdown
 
 README = Path(__file__).parents[1] / "README.md"
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("task", "method", "probe", "split", "n", "leak", "seeds", "r2")
-_MARKED = re.compile(r"(?<=<!-- scores )(\w+) (\w+) (\w+)( -->\n)((?:\|.*\n)*)")
+MEAN_COLUMNS = ("split", *(field.name for field in fields(MeanScore)))
+_MARKED = re.compile(r"(?<=<!-- )(scores|means|few) (\w+)(?: (\w+))?( -->\n)((?:\|.*\n)*)")
 
 
 def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -43,16 +49,28 @@ def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def means_over_tasks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Means over tasks with their intervals, by split and method, ridge."""
+    splits = [name for name in ("random", "spatial", "region") if of_probe(rows, name)]
+    return [{"split": name, **vars(mean)} for name in splits for mean in mean_intervals(of_probe(rows, name))]
+
+
 def write_results(profile: str, rows: list[dict[str, Any]]) -> None:
     """Keep the means of a profile."""
-    with (RESULTS / f"{profile}.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({**row, "leak": int(row["leak"]), "r2": f"{row['r2']:.6f}"} for row in means(rows))
+    by_task = [{**row, "leak": int(row["leak"]), "r2": f"{row['r2']:.6f}"} for row in means(rows)]
+    over_tasks = [
+        {name: f"{value:.6f}" if isinstance(value, float) else value for name, value in row.items()}
+        for row in means_over_tasks(rows)
+    ]
+    for name, columns, content in ((profile, COLUMNS, by_task), (f"{profile}_means", MEAN_COLUMNS, over_tasks)):
+        with (RESULTS / f"{name}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(content)
 
 
 def read_results(profile: str) -> list[dict[str, Any]]:
-    """The means that were kept of a profile."""
+    """The means over seeds that were kept of a profile."""
     with (RESULTS / f"{profile}.csv").open(newline="") as file:
         return [
             {**row, "n": int(row["n"]), "leak": row["leak"] == "1", "r2": float(row["r2"])}
@@ -60,12 +78,31 @@ def read_results(profile: str) -> list[dict[str, Any]]:
         ]
 
 
+def read_means(profile: str, split: str) -> list[MeanScore]:
+    """The means over tasks that were kept of a profile, of a split."""
+    types = get_type_hints(MeanScore)
+    with (RESULTS / f"{profile}_means.csv").open(newline="") as file:
+        return [
+            MeanScore(**{name: kind(row[name]) for name, kind in types.items()})
+            for row in csv.DictReader(file)
+            if row["split"] == split
+        ]
+
+
+def table_of(kind: str, profile: str, split: str | None) -> str:
+    """One table of the README, from the kept results."""
+    if kind == "means":
+        return means_markdown(read_means(profile, split or ""))
+    rows = [row for row in read_results(profile) if row["method"] not in VARIANT_INPUTS]
+    return few_shot_markdown(rows) if kind == "few" else scores_markdown(rows, split or "")
+
+
 def with_tables(text: str) -> str:
     """The README's text, its tables made from the kept results."""
 
     def table(found: re.Match[str]) -> str:
-        profile, split, probe, mark, _ = found.groups()
-        return f"{profile} {split} {probe}{mark}{scores_markdown(read_results(profile), split, probe)}\n"
+        kind, profile, split, mark, _ = found.groups()
+        return f"{kind} {profile}{f' {split}' if split else ''}{mark}{table_of(kind, profile, split)}\n"
 
     return _MARKED.sub(table, text)
 

@@ -12,6 +12,7 @@ from mobclip_core.deployment import Deployment
 from mobclip_core.encoder.building import build_encoder
 from mobclip_core.encoder.embedding import build_embeddings
 from mobclip_core.encoder.line import build_node_embeddings
+from mobclip_core.encoder.variants import build_encoder_variants
 from mobclip_core.evaluation.labels import build_geobench_labels
 from mobclip_core.evaluation.scores import build_geobench_scores
 from mobclip_core.grid import build_grid_cells, build_regions
@@ -31,7 +32,7 @@ STAGES = (
     ((build_imagery_patches, build_imagery_features, build_poi_aggregates), True),
     ((build_movements,), False),
     ((build_mobility_edges,), True),
-    ((build_mobility_graph, build_node_embeddings, build_encoder), False),
+    ((build_mobility_graph, build_node_embeddings, build_encoder, build_encoder_variants), False),
     ((build_embeddings,), True),
     ((build_geobench_labels, build_geobench_scores), False),
 )

@@ -15,6 +15,7 @@ from mobclip_core.deployment import Deployment, StepResult
 from mobclip_core.encoder.building import build_encoder
 from mobclip_core.encoder.embedding import build_embeddings, check_one_encoder
 from mobclip_core.encoder.line import build_node_embeddings
+from mobclip_core.encoder.variants import build_encoder_variants
 from mobclip_core.evaluation.labels import build_geobench_labels
 from mobclip_core.evaluation.scores import build_geobench_scores
 from mobclip_core.grid import build_grid_cells, build_regions
@@ -74,6 +75,7 @@ def test_bare_regions_are_embedded_and_hold_nobody_up(country):
         results |= {(name, key): step(country, key) for key in keys}
     graph, nodes = build_mobility_graph(country), build_node_embeddings(country)
     build_encoder(country)
+    build_encoder_variants(country)
     results |= {("embeddings", key): build_embeddings(country, key) for key in keys}
     build_geobench_labels(country)
     scores = build_geobench_scores(country)
