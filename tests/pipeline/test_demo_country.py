@@ -44,15 +44,15 @@ def mean_r2(scores: list[dict], method: str, seed: int) -> float:
 )
 def test_embeddings_beat_every_baseline_on_spatial_blocks(scores, baseline):
     seeds = sorted({row["seed"] for row in scores})
-    assert len(seeds) == 3
+    assert len(seeds) == 5
     for seed in seeds:
         assert mean_r2(scores, "embeddings", seed) > mean_r2(scores, baseline, seed)
 
 
-def test_all_eleven_tasks_and_both_splits_are_scored(scores):
+def test_all_eleven_tasks_and_all_splits_are_scored(scores):
     tasks = {"POP", "CRI", "COS", "NTL", "ELE", "FOR", "EDU", "ELD", "HSR", "HOU", "ENE"}
     assert {row["task"] for row in scores} == tasks
-    assert {row["split"] for row in scores} == {"random", "random_1%", "random_5%", "random_20%", "spatial"}
+    assert {row["split"] for row in scores} == {"random", "random_1%", "random_5%", "random_20%", "spatial", "region"}
     assert all(row["r2_low"] <= row["r2_high"] <= 1 for row in scores)
 
 
