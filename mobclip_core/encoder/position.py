@@ -7,15 +7,17 @@ Climate, relief and prices change over hundreds of kilometres, and a neighbour's
 factors are the leading principal components, over the cells of the training, of the spherical harmonics of degree below
 20: smooth functions of the place, the smoothest first. A linear probe needs them beside features, not in place of them:
 by themselves they are the baseline that fails between blocks. They depend on the cell's place alone, so that a student
-gives them exactly; beyond the training's places they stay at the nearest value known.
+gives them exactly. A place counts as the nearest cell of the training: what a regression learnt of a factor says
+nothing of regions that the training never saw, where the harmonics swing freely.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial import KDTree
 
 from mobclip_core.encoder.readout import signed
-from mobclip_core.sphere import spherical_harmonics
+from mobclip_core.sphere import spherical_harmonics, unit_vectors
 
 DEGREES = 20
 _SCALE = 0.3
@@ -32,22 +34,22 @@ class PositionFactors:
     Args:
         mean: Of the harmonics over the training's cells, float64 (400,).
         axes: Maps the rest to factors of one small variance, float64 (400, K).
-        lowest: Of each factor in the training, (K,).
-        highest: (K,).
+        lon: Of the training's cells, degrees, float64 (N,).
+        lat: Likewise.
         rotation: Maps factors into the space of the vectors, (K, d).
     """
 
     mean: np.ndarray
     axes: np.ndarray
-    lowest: np.ndarray
-    highest: np.ndarray
+    lon: np.ndarray
+    lat: np.ndarray
     rotation: np.ndarray
 
     def of(self, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
         """What places, in degrees, (n,) each, give to the published vectors: float32 (n, d)."""
-        harmonics = spherical_harmonics(lon, lat, DEGREES, np.float64)
-        factors = np.clip((harmonics - self.mean) @ self.axes, self.lowest, self.highest)
-        return np.asarray(factors @ self.rotation, dtype=np.float32)
+        _, nearest = KDTree(unit_vectors(self.lon, self.lat)).query(unit_vectors(lon, lat))
+        harmonics = spherical_harmonics(self.lon[nearest], self.lat[nearest], DEGREES, np.float64)
+        return np.asarray((harmonics - self.mean) @ self.axes @ self.rotation, dtype=np.float32)
 
 
 def fit_position(lon: np.ndarray, lat: np.ndarray, rotation: np.ndarray) -> PositionFactors:
@@ -66,6 +68,5 @@ def fit_position(lon: np.ndarray, lat: np.ndarray, rotation: np.ndarray) -> Posi
     order = np.argsort(variance)[::-1][: len(rotation)]
     order = order[variance[order] > _SMALLEST_SHARE * max(float(variance[-1]), np.finfo(float).tiny)]
     axes = signed(axes[:, order]) * (_SCALE / np.sqrt(variance[order]))
-    factors = centred @ axes
-    lowest, highest = factors.min(axis=0, initial=np.inf), factors.max(axis=0, initial=-np.inf)
-    return PositionFactors(mean, axes, lowest, highest, np.asarray(rotation[: len(order)], dtype=np.float64))
+    known_lon, known_lat = (np.asarray(degrees, dtype=np.float64) for degrees in (lon, lat))
+    return PositionFactors(mean, axes, known_lon, known_lat, np.asarray(rotation[: len(order)], dtype=np.float64))

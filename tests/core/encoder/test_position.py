@@ -29,14 +29,16 @@ def test_factors_have_one_variance_no_correlation_and_the_first_are_the_coordina
     assert left.var(axis=0).max() < 0.1
 
 
-def test_beyond_the_training_a_factor_stays_at_the_last_value_known():
+def test_a_place_counts_as_the_nearest_of_the_training():
     lon, lat = places()
     found = fit_position(lon, lat, np.eye(4))
     known = found.of(lon, lat)
-    far = found.of(np.array([-100.0, 60.0, 13.0]), np.array([40.0, -30.0, 47.0]))
-    assert (far >= known.min(axis=0) - 1e-6).all()
-    assert (far <= known.max(axis=0) + 1e-6).all()
-    assert np.abs(far[2]).max() < 3
+    np.testing.assert_array_equal(found.of(lon[7:8] + 1e-7, lat[7:8]), known[7:8])
+    # far to the west it is the westernmost place about there
+    far = found.of(np.array([lon.min() - 5]), np.array([47.0]))
+    west = np.argmin((lon - lon.min() + 5) ** 2 * np.cos(np.radians(47)) ** 2 + (lat - 47) ** 2)
+    np.testing.assert_allclose(far[0], known[west], atol=0.2)
+    assert (known == far).all(axis=1).sum() == 1
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
