@@ -8,7 +8,9 @@ from functools import partial
 
 import dagster as dg
 
+from mobclip_assets.alerts import make_alert_sensors
 from mobclip_assets.assets import features, geobench, geography, mobility, model, publishing, sources
+from mobclip_assets.automation import make_schedules, make_sensors
 from mobclip_assets.checks import make_checks
 from mobclip_assets.execution import Execution
 from mobclip_assets.jobs import make_jobs
@@ -38,6 +40,8 @@ def build_defs(profile: str, execution: Execution | None = None) -> dg.Definitio
         assets=[sources.make_sources(loaded), *(asset for group in _GROUPS for asset in group.make_assets(make))],
         asset_checks=make_checks(regions, loaded.quality),
         jobs=make_jobs(),
+        sensors=[*make_sensors(loaded, profile), *make_alert_sensors(loaded)],
+        schedules=make_schedules(loaded, regions),
         resources={"deployment": DeploymentResource(profile=str(profile_path(profile)))},
         executor=execution.executor(profile),
     )

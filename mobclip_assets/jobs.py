@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from mobclip_assets.refreshing import RETRAINED
+
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
@@ -36,15 +38,23 @@ def make_jobs() -> list["UnresolvedAssetJobDefinition"]:
             description="Movement out of a region; it needs the census of all regions.",
         ),
         dg.define_asset_job(
-            "train",
-            dg.AssetSelection.assets("mobility_graph", "node_embeddings", "encoder", "encoder_variants"),
-            description="Graph, LINE and encoder over all regions.",
+            "retrain",
+            dg.AssetSelection.assets(*RETRAINED),
+            description="Graph, LINE and encoder over all regions; then embed every region.",
         ),
         dg.define_asset_job("embed", dg.AssetSelection.assets("embeddings"), description="Vectors of a region."),
         dg.define_asset_job(
-            "evaluate",
-            dg.AssetSelection.assets("geobench_labels", "geobench_scores", "catalog"),
-            description="Labels, scores and the published catalog.",
+            "refresh_region",
+            dg.AssetSelection.assets(
+                "census_features", "poi_aggregates", "imagery_patches", "imagery_features", "embeddings"
+            ),
+            description="Features of a region, then its vectors by the encoder that is there.",
+        ),
+        dg.define_asset_job(
+            "evaluate", dg.AssetSelection.assets("geobench_labels", "geobench_scores"), description="Labels and scores."
+        ),
+        dg.define_asset_job(
+            "publish", dg.AssetSelection.assets("catalog"), description="What readers outside the graph open."
         ),
         dg.define_asset_job(
             "scaling",

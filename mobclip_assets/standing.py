@@ -87,9 +87,20 @@ class Standing:
             return state
         return StaleStatus.MISSING
 
+    def good_state(self, key: dg.AssetKey, region: str | None) -> StaleStatus:
+        """The state, stale too where a blocking check did not pass: nothing is to be made of such a partition."""
+        state = self.state(key, region)
+        if state == StaleStatus.FRESH and not self._checks_passed(key, region):
+            return StaleStatus.STALE
+        return state
+
+    def version(self, key: dg.AssetKey, region: str | None) -> str:
+        """The current data version of a partition, or of a source; empty where there is none."""
+        return self._resolver.get_current_data_version(key, region).value
+
     def stands(self, key: dg.AssetKey, region: str | None) -> bool:
         """Whether the partition is fresh and every blocking check passed on the very materialisation that stands."""
-        return self.state(key, region) == StaleStatus.FRESH and self._checks_passed(key, region)
+        return self.good_state(key, region) == StaleStatus.FRESH
 
     def unfinished(self, assets: Sequence[dg.AssetKey], region: str | None) -> list[dg.AssetKey]:
         """Those of a stage's assets that do not stand, and all that depend on them within the stage.

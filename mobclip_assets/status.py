@@ -61,7 +61,7 @@ def read_status(instance: dg.DagsterInstance, graph: AssetGraph, deployment: Dep
             continue
         partitions = graph.get(key).partitions_def
         regions = [None] if partitions is None else partitions.get_partition_keys()
-        failed = _failed(instance, key, partitions)
+        failed = failed_regions(instance, key, partitions)
         for region in regions:
             state = "failed" if region in failed else _STATES[standing.state(key, region)]
             if state == "missing" and is_on_request(graph, key):
@@ -70,7 +70,7 @@ def read_status(instance: dg.DagsterInstance, graph: AssetGraph, deployment: Dep
     return rows
 
 
-def _failed(
+def failed_regions(
     instance: dg.DagsterInstance, key: dg.AssetKey, partitions: dg.PartitionsDefinition[str] | None
 ) -> set[str | None]:
     """Regions (None for an asset without partitions) whose last run failed before it wrote."""

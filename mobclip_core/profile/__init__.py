@@ -38,6 +38,7 @@ from mobclip_core.profile.mobility import (
     ZoneTrips,
 )
 from mobclip_core.profile.model import DuckDBConfig, Profile
+from mobclip_core.profile.operations import AlertsConfig, EmailConfig, OperationsConfig
 from mobclip_core.profile.places import GridConfig, RegionMembers, RegionsConfig, ZoneLayer
 from mobclip_core.profile.poi import (
     FoursquarePlaces,
@@ -53,10 +54,12 @@ from mobclip_core.profile.text import HashedNgramsConfig, SentenceTransformerCon
 
 __all__ = [
     "PROFILES_DIR",
+    "AlertsConfig",
     "CensusConfig",
     "CensusZones",
     "CityLabel",
     "DuckDBConfig",
+    "EmailConfig",
     "EncoderConfig",
     "EvaluationConfig",
     "ExternalEmbedding",
@@ -78,6 +81,7 @@ __all__ = [
     "Noise",
     "NycTlc",
     "OpenStreetMap",
+    "OperationsConfig",
     "OverturePlaces",
     "PoiConfig",
     "PoiPoints",

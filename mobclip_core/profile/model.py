@@ -14,6 +14,7 @@ from mobclip_core.profile.evaluation import EvaluationConfig, TaskConfig
 from mobclip_core.profile.imagery import ImageryConfig
 from mobclip_core.profile.learning import EncoderConfig, LineConfig
 from mobclip_core.profile.mobility import MobilityConfig, Trips, Visits
+from mobclip_core.profile.operations import OperationsConfig
 from mobclip_core.profile.places import GridConfig, RegionsConfig, ZoneLayer
 from mobclip_core.profile.poi import PoiConfig
 from mobclip_core.profile.quality import QualityConfig
@@ -54,6 +55,7 @@ class Profile(Settings):
         evaluation: Scoring.
         quality: Limits of changes from one materialisation to the next.
         duckdb: Limits of DuckDB.
+        operations: Schedules, freshness and alerts.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,63}$")]
@@ -73,6 +75,7 @@ class Profile(Settings):
     evaluation: EvaluationConfig = EvaluationConfig()
     quality: QualityConfig = QualityConfig()
     duckdb: DuckDBConfig = DuckDBConfig()
+    operations: OperationsConfig = OperationsConfig()
 
     @field_validator("regions")
     @classmethod
