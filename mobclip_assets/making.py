@@ -7,6 +7,7 @@ a materialisation). Does not belong here: any particular asset.
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -18,12 +19,19 @@ from mobclip_assets.versions import code_version
 from mobclip_core.contracts import CONTRACTS
 from mobclip_core.deployment import Deployment, StepResult
 from mobclip_core.profile import Profile
+from mobclip_core.transient import is_transient
 
 GPU_POOL = "gpu"
 """Pool of the steps that use a GPU where there is one."""
 
 ON_REQUEST_TAG = "mobclip/on_request"
 """Tag of the assets that are made only when they are asked for by name."""
+
+_WATCHED = ("embeddings",)
+"""Assets whose age is watched, beside the catalog."""
+
+_RETRIES = 3
+_FIRST_WAIT_SECONDS = 5.0
 
 RegionalStep = Callable[[Deployment, str], StepResult]
 GlobalStep = Callable[[Deployment], StepResult]
@@ -68,7 +76,7 @@ class AssetMaker:
         def decorate(step: RegionalStep) -> dg.AssetsDefinition:
             def compute(context: dg.AssetExecutionContext, deployment: DeploymentResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
                 opened = deployment.open()
-                return _materialise(opened, step(opened, context.partition_key))
+                return _materialise(opened, _trying(context, lambda: step(opened, context.partition_key)))
 
             return self._asset(step, compute, self.regions, group, kinds, deps, code, pool)
 
@@ -87,9 +95,9 @@ class AssetMaker:
         """Decorate a step that makes the whole of an asset: `step(deployment)`; some are made only when asked for."""
 
         def decorate(step: GlobalStep) -> dg.AssetsDefinition:
-            def compute(deployment: DeploymentResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+            def compute(context: dg.AssetExecutionContext, deployment: DeploymentResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
                 opened = deployment.open()
-                return _materialise(opened, step(opened))
+                return _materialise(opened, _trying(context, lambda: step(opened)))
 
             return self._asset(step, compute, None, group, kinds, deps, code, pool, on_request)
 
@@ -121,10 +129,29 @@ class AssetMaker:
             owners=self.profile.owners,
             code_version=code_version(code.modules, code.sql, code.settings),
             pool=pool,
+            freshness_policy=freshness(self.profile) if name in _WATCHED else None,
             tags={ON_REQUEST_TAG: "true"} if on_request else None,
             op_tags=self.op_tags(pool),
             metadata={"dagster/column_schema": table_schema(contract)} if contract else None,
         )
+
+
+def freshness(profile: Profile) -> dg.FreshnessPolicy | None:
+    """The age from which what is published counts as too old, None where the profile watches none."""
+    days = profile.operations.fresh_days
+    return None if days is None else dg.FreshnessPolicy.time_window(fail_window=timedelta(days=days))
+
+
+def _trying(context: dg.AssetExecutionContext, work: Callable[[], StepResult]) -> StepResult:
+    """Do the work; where it failed for a reason that passes by itself, ask Dagster to try again after a while."""
+    try:
+        return work()
+    except Exception as error:
+        if not is_transient(error):
+            raise
+        context.log.warning("trying again later: %s: %s", type(error).__name__, error)
+        wait = _FIRST_WAIT_SECONDS * 2**context.retry_number
+        raise dg.RetryRequested(max_retries=_RETRIES, seconds_to_wait=wait) from error
 
 
 def _materialise(deployment: Deployment, result: StepResult) -> dg.MaterializeResult:  # type: ignore[type-arg]

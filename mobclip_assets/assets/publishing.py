@@ -3,7 +3,7 @@
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
-from mobclip_assets.making import AssetMaker
+from mobclip_assets.making import AssetMaker, freshness
 from mobclip_assets.metadata import numbers, picture
 from mobclip_assets.partitions import all_regions
 from mobclip_assets.resources import DeploymentResource
@@ -21,6 +21,7 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
         kinds={"duckdb"},
         owners=make.profile.owners,
         pool=CATALOG_POOL,
+        freshness_policy=freshness(make.profile),
         code_version=code_version(["catalog", "contracts"], ["catalog_"], []),
         deps=[all_regions(c.name) if c.partitioned else c.name for c in CONTRACTS.values() if c.name not in ON_REQUEST],
     )

@@ -37,7 +37,7 @@ def test_the_environment_chooses():
     assert Execution.from_environment({"MOBCLIP_EXECUTOR": "", "MOBCLIP_RAY_GPUS": ""}) == Execution()
     assert Execution.from_environment({"MOBCLIP_EXECUTOR": "multiprocess"}) == Execution()
     chosen = {"MOBCLIP_EXECUTOR": "ray", "MOBCLIP_RAY_CPUS": "4", "MOBCLIP_RAY_GPUS": "0.5"}
-    assert Execution.from_environment(chosen) == Execution(ray=True, cpus=4, gpus=0.5)
+    assert Execution.from_environment(chosen) == Execution("ray", cpus=4, gpus=0.5)
 
 
 @pytest.mark.parametrize(
@@ -53,24 +53,24 @@ def test_the_environment_chooses():
 )
 def test_a_wrong_choice_is_named(name, value):
     with pytest.raises(MobclipError, match=rf"{name} is '?{value}'?; expected "):
-        Execution.from_environment({name: value})
+        Execution.from_environment({"MOBCLIP_EXECUTOR": "ray", name: value})
 
 
 def test_steps_of_the_gpu_pool_and_no_others_ask_ray_for_gpus():
-    definitions = build_defs("demo", Execution(ray=True, gpus=1))
+    definitions = build_defs("demo", Execution("ray", gpus=1))
     asked = requests(definitions)
     assert {name for name, request in asked.items() if "num_gpus" in request} == pools(definitions) >= GPU_STEPS
     assert all(asked[name]["num_gpus"] == 1 for name in GPU_STEPS)
 
 
 def test_a_cluster_without_gpus_is_asked_for_none():
-    definitions = build_defs("demo", Execution(ray=True))
+    definitions = build_defs("demo", Execution("ray"))
     assert not any("num_gpus" in request for request in requests(definitions).values())
 
 
 def test_steps_ask_for_the_memory_that_their_duckdb_may_fill():
     limit = yaml.safe_load((ROOT / "dagster_home/profiles/demo.yaml").read_text())["duckdb"]["memory_limit"]
-    asked = requests(build_defs("demo", Execution(ray=True)))
+    asked = requests(build_defs("demo", Execution("ray")))
     assert {asked[name]["memory"] for name in ("poi_aggregates", "mobility_edges")} == {memory_bytes(limit)}
 
 

@@ -54,5 +54,5 @@ def test_the_file_turns_ray_s_authentication_on_and_names_variables_that_exist()
     for line in ("MOBCLIP_EXECUTOR=ray", "MOBCLIP_RAY_CPUS=1", "MOBCLIP_RAY_GPUS=1"):
         assert line in text
     chosen = Execution.from_environment({"MOBCLIP_EXECUTOR": "ray", "MOBCLIP_RAY_CPUS": "1", "MOBCLIP_RAY_GPUS": "1"})
-    assert chosen == Execution(ray=True, cpus=1, gpus=1)
+    assert chosen == Execution("ray", cpus=1, gpus=1)
     assert yaml.safe_load(text)["concurrency"]["runs"]["max_concurrent_runs"] > 1
