@@ -29,10 +29,11 @@ demo: setup ## build the demo country: raw files to vectors, scores and a map
 ui: setup ## serve the Dagster UI of PROFILE (default demo) on http://127.0.0.1:3000
 	$(BIN)/mobclip ui --profile $(PROFILE)
 
-lint: setup ## formatting, lint, types
+lint: setup ## formatting, lint, types, security
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --configfile pyproject.toml --severity-level medium --recursive mobclip_core mobclip_assets
 
 format: setup ## format and fix what can be fixed
 	$(BIN)/ruff format .

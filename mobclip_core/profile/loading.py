@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from mobclip_core.errors import ProfileError
+from mobclip_core.errors import ProfileError, shown_file
 from mobclip_core.profile.model import Profile
 
 PROFILES_DIR = Path(__file__).resolve().parents[2] / "dagster_home" / "profiles"
@@ -51,7 +51,8 @@ def load_profile(name_or_path: str) -> Profile:
     """
     path = profile_path(name_or_path)
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_YAML)
+        # the safe loader's, but for numbers
+        raw = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_YAML)  # nosec B506
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ProfileError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(raw, dict):
@@ -84,6 +85,19 @@ def profile_variables(name_or_path: str) -> list[str]:
     return sorted({name for name, _ in _VARIABLE.findall(repr(raw))})
 
 
+SCHEMES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "https", "http", "file", "memory")
+"""Where files may lie. Others of fsspec's run programs or reach into other machines (`ssh`, `simplecache::`, ...)."""
+
+
+def _require_known_scheme(value: str, path: Path, where: str) -> None:
+    scheme, separator, _ = value.partition("://")
+    if "::" in value or (separator and scheme.lower() not in SCHEMES):
+        raise ProfileError(
+            f"{path}: {where}: files are not read from {shown_file(value)!r}; expected a path or one of "
+            + ", ".join(f"{scheme}://" for scheme in SCHEMES)
+        )
+
+
 _PATH_KEYS = {"file", "storage", "positions", "dasymetric", "checkpoint", "spill_directory", "folder"}
 
 
@@ -114,6 +128,8 @@ def _expand(value: Any, path: Path, key: str = "", where: str = "") -> Any:
         return default
 
     value = _VARIABLE.sub(fill, value)
+    if is_path:
+        _require_known_scheme(value, path, where)
     if is_path and "://" not in value and not Path(value).is_absolute():
         return os.path.normpath(path.parent / value)
     return value

@@ -251,3 +251,12 @@ def test_every_profile_of_the_repository_loads(path, monkeypatch):
     assert isinstance(profile, Profile)
     assert profile.name == path.stem
     assert Path(profile.regions.file).is_absolute()
+
+
+@pytest.mark.parametrize(
+    "place", ["ssh://host/tracts.parquet", "simplecache::s3://bucket/a.parquet", "github://o:r@/a", "ftp://user:pw@h/a"]
+)
+def test_files_are_read_from_known_places_alone(write, place):
+    message = problem(write(zones__tracts__file=place))
+    assert "zones.tracts.file: files are not read from" in message
+    assert "user:pw" not in message
