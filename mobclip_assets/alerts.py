@@ -14,8 +14,9 @@ import requests
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from mobclip_assets.status import failed_regions
-from mobclip_core.errors import MobclipError
+from mobclip_core.errors import MobclipError, listed
 from mobclip_core.profile import AlertsConfig, Profile
+from mobclip_core.store import TableRef
 
 _SECONDS = 10
 _SHOWN = 20
@@ -97,7 +98,7 @@ def _standing_watch(profile: Profile) -> dg.SensorDefinition:
             if not record["told"] and now - record["since"] >= 3600 * operations.failed_hours
         ]
         if late:
-            shown = ", ".join(late[:_SHOWN]) + (f" and {len(late) - _SHOWN} more" if len(late) > _SHOWN else "")
+            shown = listed(late, _SHOWN)
             post(operations.alerts, f"{profile.name}: failed for {operations.failed_hours:g} hours: {shown}")
             since |= {name: {**since[name], "told": True} for name in late}
         reason = f"failed: {', '.join(failed[:_SHOWN])}" if failed else "no partition is failed"
@@ -111,7 +112,6 @@ def failed_partitions(instance: dg.DagsterInstance, graph: AssetGraph) -> list[s
     found = []
     for key in graph.toposorted_asset_keys:
         if key in graph.materializable_asset_keys:
-            name = key.to_user_string()
             failed = failed_regions(instance, key, graph.get(key).partitions_def)
-            found += [name if region is None else f"{name}[{region}]" for region in sorted(failed, key=str)]
+            found += [str(TableRef(key.to_user_string(), region)) for region in sorted(failed, key=str)]
     return found

@@ -18,12 +18,15 @@ from dagster._utils.schedules import get_latest_completed_cron_tick
 from mobclip_assets.refreshing import RETRAINED, Wanted, plan_refresh, regions_of
 from mobclip_assets.standing import Standing, observe_sources
 from mobclip_core.deployment import Deployment
+from mobclip_core.errors import listed
 from mobclip_core.profile import OperationsConfig, Profile
+from mobclip_core.store import TableRef
 
 REGION_TAG = "mobclip/region"
 """Tag of the runs of the refresh: their region, or `all`."""
 
 _ALL = "all"
+_SHOWN = 5
 _EVERYTHING = dg.AssetSelection.all()
 
 
@@ -108,13 +111,12 @@ def _retrain_sensor(operations: OperationsConfig, cron: str, profile_file: str) 
         graph = _graph(context)
         standing = Standing(context.instance, graph, deployment)
         missing = [
-            f"{parent.to_user_string()}[{region}]" if region else parent.to_user_string()
+            str(TableRef(parent.to_user_string(), region))
             for parent, region in _trained_from(graph)
             if standing.good_state(parent, region) != StaleStatus.FRESH
         ]
         if missing:
-            shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-            return dg.SkipReason(f"due since {due}; waits for {shown}")
+            return dg.SkipReason(f"due since {due}; waits for {listed(missing, _SHOWN)}")
         return dg.SensorResult([dg.RunRequest(run_key=f"retrain:{due}")], cursor=due)
 
     return retrain_when_complete

@@ -188,9 +188,15 @@ def scores(
 ) -> None:
     """Show the GeoBench scores: R2 out of sample, mean over seeds, embeddings beside baselines."""
     from mobclip_core.deployment import Deployment
-    from mobclip_core.evaluation.comparison import NEIGHBOURS, few_shot_markdown, of_probe, rank, ranks_markdown
+    from mobclip_core.evaluation.comparison import (
+        NEIGHBOURS,
+        few_shot_markdown,
+        of_probe,
+        rank,
+        ranks_markdown,
+        without_variants,
+    )
     from mobclip_core.evaluation.intervals import mean_intervals, means_markdown
-    from mobclip_core.evaluation.representations import VARIANT_INPUTS
     from mobclip_core.evaluation.scores import RESAMPLED, read_scores, scores_markdown
 
     with _readable_errors():
@@ -200,7 +206,7 @@ def scores(
         kept = [{name: value for name, value in row.items() if name != RESAMPLED} for row in asked]
         out.print_json(json.dumps(kept))
         return
-    plain = [row for row in rows if row["method"] not in VARIANT_INPUTS]
+    plain = without_variants(rows)
 
     def show(title: str, table: str) -> None:
         if table:

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from mobclip_assets.metadata import result_metadata, table_schema
 from mobclip_assets.resources import DeploymentResource
 from mobclip_assets.versions import code_version
-from mobclip_core.contracts import CONTRACTS
+from mobclip_core.contracts import CONTRACTS, ON_REQUEST
 from mobclip_core.deployment import Deployment, StepResult
 from mobclip_core.profile import Profile
 from mobclip_core.transient import is_transient
@@ -90,16 +90,15 @@ class AssetMaker:
         deps: Sequence[Dep],
         code: Code,
         pool: str | None = None,
-        on_request: bool = False,
     ) -> Callable[[GlobalStep], dg.AssetsDefinition]:
-        """Decorate a step that makes the whole of an asset: `step(deployment)`; some are made only when asked for."""
+        """Decorate a step that makes the whole of an asset: `step(deployment)`."""
 
         def decorate(step: GlobalStep) -> dg.AssetsDefinition:
             def compute(context: dg.AssetExecutionContext, deployment: DeploymentResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
                 opened = deployment.open()
                 return _materialise(opened, _trying(context, lambda: step(opened)))
 
-            return self._asset(step, compute, None, group, kinds, deps, code, pool, on_request)
+            return self._asset(step, compute, None, group, kinds, deps, code, pool)
 
         return decorate
 
@@ -113,7 +112,6 @@ class AssetMaker:
         deps: Sequence[Dep],
         code: Code,
         pool: str | None,
-        on_request: bool = False,
     ) -> dg.AssetsDefinition:
         name = step.__name__
         contract = CONTRACTS.get(name)
@@ -130,7 +128,7 @@ class AssetMaker:
             code_version=code_version(code.modules, code.sql, code.settings),
             pool=pool,
             freshness_policy=freshness(self.profile) if name in _WATCHED else None,
-            tags={ON_REQUEST_TAG: "true"} if on_request else None,
+            tags={ON_REQUEST_TAG: "true"} if name in ON_REQUEST else None,
             op_tags=self.op_tags(pool),
             metadata={"dagster/column_schema": table_schema(contract)} if contract else None,
         )

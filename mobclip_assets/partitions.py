@@ -17,3 +17,8 @@ def make_regions(profile: Profile) -> dg.StaticPartitionsDefinition:
 def all_regions(asset: str) -> dg.AssetDep:
     """A dependency on every region of an upstream asset."""
     return dg.AssetDep(asset, partition_mapping=dg.AllPartitionMapping())
+
+
+def all_features() -> list[dg.AssetDep]:
+    """Dependencies on the cells and the features of every region: what a training reads."""
+    return [all_regions(name) for name in ("grid_cells", "poi_aggregates", "imagery_features", "census_features")]

@@ -29,6 +29,12 @@ def shown_file(file: str) -> str:
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}" + ("?..." if query else "")
 
 
+def listed(names: Sequence[str], most: int) -> str:
+    """Names for people: the first ones, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 class SourceError(MobclipError):
     """A source file is missing, unreadable, or does not hold what the profile says it holds.
 

@@ -22,9 +22,8 @@ import numpy as np
 
 from mobclip_core.deployment import Deployment
 from mobclip_core.errors import MobclipError
-from mobclip_core.evaluation.comparison import few_shot_markdown, of_probe
+from mobclip_core.evaluation.comparison import few_shot_markdown, of_probe, scored_splits, without_variants
 from mobclip_core.evaluation.intervals import MeanScore, mean_intervals, means_markdown
-from mobclip_core.evaluation.representations import VARIANT_INPUTS
 from mobclip_core.evaluation.scores import read_scores, scores_markdown
 
 README = Path(__file__).parents[1] / "README.md"
@@ -51,8 +50,9 @@ def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def means_over_tasks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Means over tasks with their intervals, by split and method, ridge."""
-    splits = [name for name in ("random", "spatial", "region") if of_probe(rows, name)]
-    return [{"split": name, **vars(mean)} for name in splits for mean in mean_intervals(of_probe(rows, name))]
+    return [
+        {"split": name, **vars(mean)} for name in scored_splits(rows) for mean in mean_intervals(of_probe(rows, name))
+    ]
 
 
 def write_results(profile: str, rows: list[dict[str, Any]]) -> None:
@@ -93,7 +93,7 @@ def table_of(kind: str, profile: str, split: str | None) -> str:
     """One table of the README, from the kept results."""
     if kind == "means":
         return means_markdown(read_means(profile, split or ""))
-    rows = [row for row in read_results(profile) if row["method"] not in VARIANT_INPUTS]
+    rows = without_variants(read_results(profile))
     return few_shot_markdown(rows) if kind == "few" else scores_markdown(rows, split or "")
 
 

@@ -4,7 +4,7 @@ import dagster as dg
 
 from mobclip_assets.assets.sources import source_names
 from mobclip_assets.making import GPU_POOL, AssetMaker, Code
-from mobclip_assets.partitions import all_regions
+from mobclip_assets.partitions import all_features, all_regions
 from mobclip_core.deployment import Deployment, StepResult
 
 GROUP = "geobench"
@@ -57,17 +57,13 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
         deps=[
             "geobench_labels",
             "mobility_graph",
-            all_regions("grid_cells"),
-            all_regions("poi_aggregates"),
-            all_regions("imagery_features"),
-            all_regions("census_features"),
+            *all_features(),
         ],
         code=Code(
             ["evaluation/scaling", "evaluation/power_law"],
             settings=[profile.encoder, profile.line, profile.evaluation.scaling],
         ),
         pool=GPU_POOL,
-        on_request=True,
     )
     def scaling_law(deployment: Deployment) -> StepResult:
         """How the scores grow with cells, edges, inputs and width, and whether by a power law; dozens of trainings.

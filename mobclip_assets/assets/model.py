@@ -6,7 +6,7 @@ import dagster as dg
 from pydantic import BaseModel
 
 from mobclip_assets.making import GPU_POOL, AssetMaker, Code
-from mobclip_assets.partitions import all_regions
+from mobclip_assets.partitions import all_features
 from mobclip_core.deployment import Deployment, StepResult
 
 GROUP = "model"
@@ -47,10 +47,7 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
         deps=[
             "mobility_graph",
             "node_embeddings",
-            all_regions("grid_cells"),
-            all_regions("poi_aggregates"),
-            all_regions("imagery_features"),
-            all_regions("census_features"),
+            *all_features(),
         ],
         code=Code(_ENCODER_MODULES, settings=[profile.encoder]),
         pool=GPU_POOL,
@@ -84,10 +81,7 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
         deps=[
             "mobility_graph",
             "node_embeddings",
-            all_regions("grid_cells"),
-            all_regions("poi_aggregates"),
-            all_regions("imagery_features"),
-            all_regions("census_features"),
+            *all_features(),
         ],
         code=Code(
             [*_ENCODER_MODULES, "encoder/variants", "encoder/lightgcn", "encoder/line", "encoder/line_blocks"],

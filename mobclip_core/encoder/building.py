@@ -57,8 +57,7 @@ def train_encoder(deployment: "Deployment") -> None:
     nodes = store.read(TableRef("node_embeddings"))
     if not np.array_equal(nodes["cell"].to_numpy(), graph.cells):
         raise ContractError("node_embeddings is not about the cells of mobility_graph; materialise it again")
-    inputs = input_versions(store, features.regions)
-    inputs |= {name: store.data_version(TableRef(name)) for name in ("mobility_graph", "node_embeddings")}
+    inputs = input_versions(store, features.regions, "mobility_graph", "node_embeddings")
     directed = profile.mobility.directed
     options = profile.encoder.model_dump(mode="json", exclude={*NOT_OF_THE_MODEL, *_AFTER_THE_TRAINING})
     key = hashlib.sha256(json.dumps([inputs, options, directed], sort_keys=True).encode()).hexdigest()

@@ -235,8 +235,8 @@ def assemble_features(
     return ModalityFeatures(cells, region, tuple(regions), lon, lat, modalities, image_encoder)
 
 
-def input_versions(store: Store, regions: Sequence[str]) -> dict[str, str]:
-    """Data version of every table partition that `assemble_features` reads, by its name."""
+def input_versions(store: Store, regions: Sequence[str], *others: str) -> dict[str, str]:
+    """Data version, by name, of each partition that `assemble_features` reads, and of other tables and bundles."""
     tables = ["grid_cells", *FEATURE_TABLES.values()]
     refs = [TableRef(table, region) for table in tables for region in regions]
-    return {str(ref): store.data_version(ref) for ref in refs}
+    return {str(ref): store.data_version(ref) for ref in [*refs, *map(TableRef, others)]}

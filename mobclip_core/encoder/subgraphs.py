@@ -62,7 +62,11 @@ def edges_among(edges: np.ndarray, number: np.ndarray) -> np.ndarray:
 def graph_without(graph: "Graph", nodes: np.ndarray) -> "Graph":
     """The graph over the same cells without the edges from and to some nodes, bool (N,)."""
     source = np.repeat(np.arange(len(nodes)), np.diff(graph.indptr))
-    kept = ~nodes[source] & ~nodes[graph.indices]
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(source[kept], minlength=len(nodes)))]).astype(np.int64)
-    cells, indices = np.asarray(graph.cells), np.asarray(graph.indices)[kept]
-    return Subgraph(cells, indptr, indices, np.asarray(graph.weight)[kept], np.asarray(graph.keep)[kept])
+    return graph_with(graph, ~nodes[source] & ~nodes[graph.indices])
+
+
+def graph_with(graph: "Graph", kept: np.ndarray) -> "Graph":
+    """The graph over the same cells with some of its edges, bool (E,)."""
+    before = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
+    arrays = (np.asarray(part)[kept] for part in (graph.indices, graph.weight, graph.keep))
+    return Subgraph(np.asarray(graph.cells), before[np.asarray(graph.indptr)], *arrays)

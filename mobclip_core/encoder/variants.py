@@ -176,7 +176,8 @@ def build_encoder_variants(deployment: "Deployment") -> "StepResult":
     store, profile = deployment.store, deployment.profile
     wanted = profile.evaluation.variants
     features = assemble_features(deployment)
-    done = _kept(store, _keys(deployment, features))
+    keys = _keys(deployment, features)
+    done = _kept(store, keys)
     todo = [name for name in wanted if name not in done]
     counts: dict[str, Count] = {"variants": len(wanted), "variants_kept": len(wanted) - len(todo)}
     if not todo:
@@ -190,7 +191,7 @@ def build_encoder_variants(deployment: "Deployment") -> "StepResult":
     for name in todo:
         started = time.perf_counter()
         vectors = variant_vectors(VARIANTS[name], profile, features, graph, nodes)
-        done[name] = (_keys(deployment, features)[name], vectors)
+        done[name] = (keys[name], vectors)
         _write(store, features, done)
         counts[f"{name}_seconds"] = round(time.perf_counter() - started, 1)
         logger.info("encoder variant %s: %.0f s", name, time.perf_counter() - started)
@@ -219,8 +220,7 @@ def read_variants(deployment: "Deployment", cells: np.ndarray) -> dict[VariantNa
 def _keys(deployment: "Deployment", features: ModalityFeatures) -> dict[str, str]:
     """What each variant is of: inputs, options, the change."""
     store, profile = deployment.store, deployment.profile
-    inputs = input_versions(store, features.regions)
-    inputs |= {name: store.data_version(TableRef(name)) for name in ("mobility_graph", "node_embeddings")}
+    inputs = input_versions(store, features.regions, "mobility_graph", "node_embeddings")
     options = profile.encoder.model_dump(mode="json", exclude={*NOT_OF_THE_MODEL, "student", "align_to_previous"})
     base = [inputs, options, profile.line.model_dump(mode="json"), profile.mobility.directed]
     return {

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from mobclip_core.evaluation.representations import METHOD_INPUTS
+from mobclip_core.evaluation.representations import METHOD_INPUTS, VARIANT_INPUTS
 
 NEIGHBOURS = "neighbours"
 """The probe of the method `spatial_neighbours`; tables and plots of the ridge probe show it too."""
+
+SPLITS = ("random", "spatial", "region")
 
 _LEVEL = 0.05
 _FEWEST_TASKS = 5
@@ -62,6 +64,17 @@ def methods_of(rows: Rows) -> list[str]:
 def of_probe(rows: Rows, split: str, probe: str = "ridge") -> list[Mapping[str, Any]]:
     """The rows of a split and a probe, and those of the spatial neighbours."""
     return [row for row in rows if row["split"] == split and row["probe"] in (probe, NEIGHBOURS)]
+
+
+def scored_splits(rows: Rows) -> list[str]:
+    """The splits of all labels that ridge scores are there of, the least strict first."""
+    rows = list(rows)
+    return [name for name in SPLITS if of_probe(rows, name)]
+
+
+def without_variants(rows: Rows) -> list[Mapping[str, Any]]:
+    """The rows of this project's methods and of external embeddings, not of variants of the encoder."""
+    return [row for row in rows if row["method"] not in VARIANT_INPUTS]
 
 
 def mean_scores(rows: Rows) -> tuple[list[str], list[str], np.ndarray]:

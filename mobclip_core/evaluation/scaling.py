@@ -29,7 +29,7 @@ from mobclip_core.cells import parents
 from mobclip_core.contracts import SCALING_LAW
 from mobclip_core.encoder.features import ModalityFeatures, assemble_features, input_versions
 from mobclip_core.encoder.line import Graph, train_line
-from mobclip_core.encoder.subgraphs import Subgraph, graph_among
+from mobclip_core.encoder.subgraphs import graph_among, graph_with
 from mobclip_core.encoder.training import NOT_OF_THE_MODEL
 from mobclip_core.encoder.variants import trained_vectors
 from mobclip_core.errors import MissingTableError
@@ -116,13 +116,10 @@ class _World:
         return np.flatnonzero(np.isin(block, order[:enough]))
 
     def _edges_of(self, share: float, seed: int) -> Graph:
-        graph = self.graph
-        edges = len(graph.indices)
+        edges = len(self.graph.indices)
         kept = np.zeros(edges, dtype=bool)
         kept[np.random.default_rng([seed, edges]).permutation(edges)[: round(share * edges)]] = True
-        before = np.concatenate([[0], np.cumsum(kept)])
-        arrays = (np.asarray(part)[kept] for part in (graph.indices, graph.weight, graph.keep))
-        return Subgraph(np.asarray(graph.cells), before[np.asarray(graph.indptr)].astype(np.int64), *arrays)
+        return graph_with(self.graph, kept)
 
     def r2(self, run: _Run) -> tuple[float, int, int]:
         """Mean R2 over tasks of one training, and how many cells and edges it learnt from."""
@@ -242,8 +239,7 @@ def laws_markdown(rows: list[dict[str, Any]], laws: Mapping[str, PowerLaw]) -> s
 def _key(deployment: "Deployment", features: ModalityFeatures) -> str:
     """What the trainings are of."""
     store, profile = deployment.store, deployment.profile
-    inputs = input_versions(store, features.regions)
-    inputs |= {name: store.data_version(TableRef(name)) for name in ("mobility_graph", "geobench_labels")}
+    inputs = input_versions(store, features.regions, "mobility_graph", "geobench_labels")
     options = [
         profile.encoder.model_dump(mode="json", exclude=set(NOT_OF_THE_MODEL)),
         profile.line.model_dump(mode="json"),

@@ -29,6 +29,8 @@ from mobclip_core.evaluation.comparison import (
     of_probe,
     rank,
     ranks_markdown,
+    scored_splits,
+    without_variants,
 )
 from mobclip_core.evaluation.intervals import bootstrap_draws, interval, mean_intervals, means_markdown, resampled_r2
 from mobclip_core.evaluation.probes import PUBLISHED, LightGBMProbe, neighbour_predictions, ridge_predictions
@@ -99,8 +101,7 @@ def scores_table(rows: list[dict[str, Any]], profile: Profile) -> pa.Table:
 
 def shown(rows: list[dict[str, Any]], profile: Profile) -> tuple[dict[str, bytes], dict[str, str]]:
     """Pictures and tables of some scores, by title: by task, means, ranks over tasks, few labels, and variants."""
-    splits = [name for name in ("random", "spatial", "region") if of_probe(rows, name)]
-    plain = [row for row in rows if row["method"] not in VARIANT_INPUTS]
+    splits, plain = scored_splits(rows), without_variants(rows)
     pictures, tables = {}, {f"R2, {name} split, ridge": scores_markdown(plain, name) for name in splits}
     bars = [row for name in splits for row in of_probe(plain, name)]
     order = methods_of(bars)
@@ -179,16 +180,15 @@ def _score_unit_set(
 
 def _splits(units: UnitSet, representations: Representations, evaluation: EvaluationConfig) -> Iterator[_Scored]:
     regions = representations.regions_of(units.centres) if "region" in evaluation.splits else None
+    # the same for every seed
+    draws = cache(lambda groups: bootstrap_draws(groups, evaluation.bootstrap))
     for name in evaluation.splits:
         # leaving out each region in turn leaves nothing to chance
         for seed in evaluation.seeds[: 1 if name == "region" else None]:
-            draws = None
             for split in splits_of(name, seed, units, evaluation, regions):
                 tested = np.flatnonzero(split.tested)
                 groups, group = np.unique(split.group[tested], return_inverse=True)
-                if draws is None:
-                    draws = bootstrap_draws(int(split.group.max()) + 1, evaluation.bootstrap)
-                yield _Scored(split, tested, group, draws[:, groups])
+                yield _Scored(split, tested, group, draws(int(split.group.max()) + 1)[:, groups])
 
 
 def splits_of(
@@ -296,7 +296,7 @@ def read_scores(deployment: Deployment) -> list[dict[str, Any]]:
 
 
 def scores_markdown(
-    rows: Iterable[dict[str, Any]], split: str, probe: str = "ridge", *, tasks_across: bool = False
+    rows: Iterable[Mapping[str, Any]], split: str, probe: str = "ridge", *, tasks_across: bool = False
 ) -> str:
     """Table of the mean R2 over seeds by task and method; `*` marks scores whose inputs overlap with the label.
 
