@@ -11,11 +11,11 @@ import dagster as dg
 from mobclip_assets.alerts import make_alert_sensors
 from mobclip_assets.assets import features, geobench, geography, mobility, model, publishing, sources
 from mobclip_assets.automation import make_schedules, make_sensors
-from mobclip_assets.checks import make_checks
 from mobclip_assets.execution import Execution
 from mobclip_assets.jobs import make_jobs
 from mobclip_assets.making import AssetMaker
 from mobclip_assets.partitions import make_regions
+from mobclip_assets.regressions import make_regression_check
 from mobclip_assets.resources import DeploymentResource
 from mobclip_core.profile import load_profile, profile_path
 
@@ -38,7 +38,7 @@ def build_defs(profile: str, execution: Execution | None = None) -> dg.Definitio
     make = AssetMaker(loaded, regions, partial(execution.op_tags, loaded))
     return dg.Definitions(
         assets=[sources.make_sources(loaded), *(asset for group in _GROUPS for asset in group.make_assets(make))],
-        asset_checks=make_checks(regions, loaded.quality),
+        asset_checks=[make_regression_check()],
         jobs=make_jobs(),
         sensors=[*make_sensors(loaded, profile), *make_alert_sensors(loaded)],
         schedules=make_schedules(loaded, regions),

@@ -14,8 +14,7 @@ from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from mobclip_assets.metadata import numbers
-from mobclip_assets.resources import DeploymentResource
-from mobclip_core.contracts import CONTRACTS
+from mobclip_core.deployment import Deployment
 from mobclip_core.profile import QualityConfig
 from mobclip_core.quality import Baseline, DistributionOutcome, check_distribution
 from mobclip_core.store import TableRef
@@ -26,7 +25,7 @@ STATISTICS = "statistics"
 
 
 class AcceptConfig(dg.Config):
-    """Run config of a check that compares with the last that passed.
+    """Run config of what is compared with the last that passed.
 
     Args:
         accept: The change is meant: pass, and take what is there now for the baseline.
@@ -35,43 +34,43 @@ class AcceptConfig(dg.Config):
     accept: bool = False
 
 
-def make_distribution_checks(
-    quality: QualityConfig, regions: dg.StaticPartitionsDefinition
-) -> list[dg.AssetChecksDefinition]:
-    """One check for each table of the contracts.
+def distribution_spec(
+    contract: TableContract, quality: QualityConfig, partitions: dg.PartitionsDefinition[str] | None
+) -> dg.AssetCheckSpec:
+    """The check of a table as Dagster knows it.
 
     Args:
+        contract: The table.
         quality: Limits of the profile; a table whose severity is `error` blocks what comes after.
-        regions: The one REGIONS object.
+        partitions: Those of the table.
     """
-    return [_check(contract, quality, regions) for contract in CONTRACTS.values()]
-
-
-def _check(
-    contract: TableContract, quality: QualityConfig, regions: dg.StaticPartitionsDefinition
-) -> dg.AssetChecksDefinition:
-    key = dg.AssetCheckKey(dg.AssetKey(contract.name), CHECK_NAME)
-
-    def check(
-        context: dg.AssetCheckExecutionContext, config: AcceptConfig, deployment: DeploymentResource
-    ) -> dg.AssetCheckResult:
-        region = context.partition_key if contract.partitioned else None
-        baseline = last_good(context.instance, key, region)
-        ref = TableRef(contract.name, region)
-        return _result(check_distribution(deployment.open(), ref, baseline, accept=config.accept))
-
-    return dg.asset_check(
+    return dg.AssetCheckSpec(
+        CHECK_NAME,
         asset=contract.name,
-        name=CHECK_NAME,
         description=(
             "Rows, nulls, zeros, totals and distributions by column, against the last materialisation of the same "
             "partition that passed; the first one passes. A deliberate change: materialise again from the launchpad "
-            f"(shift-click on Materialize) with `ops: {{{contract.name}_{CHECK_NAME}: {{config: {{accept: true}}}}}}`, "
+            f"(shift-click on Materialize) with `ops: {{{contract.name}: {{config: {{accept: true}}}}}}`, "
             f"or set limits under `quality.tables.{contract.name}` in the profile."
         ),
         blocking=quality.limits_of(contract.name).severity == "error",
-        partitions_def=regions if contract.partitioned else None,
-    )(check)
+        partitions_def=partitions,
+    )
+
+
+def distribution_check(
+    deployment: Deployment, ref: TableRef, instance: dg.DagsterInstance, *, accept: bool
+) -> dg.AssetCheckResult:
+    """Compare a table or partition with the last good one.
+
+    Args:
+        deployment: Profile and lake.
+        ref: The table or partition.
+        instance: Where the last good summary is kept.
+        accept: Pass, and take what is there now for the baseline.
+    """
+    baseline = last_good(instance, dg.AssetCheckKey(dg.AssetKey(ref.table), CHECK_NAME), ref.region)
+    return _result(check_distribution(deployment, ref, baseline, accept=accept))
 
 
 def last_good(instance: dg.DagsterInstance, key: dg.AssetCheckKey, region: str | None) -> Baseline | None:
@@ -93,6 +92,7 @@ def last_good(instance: dg.DagsterInstance, key: dg.AssetCheckKey, region: str |
 
 def _result(found: DistributionOutcome) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
+        check_name=CHECK_NAME,
         passed=found.outcome.passed,
         description=found.outcome.message,
         severity=dg.AssetCheckSeverity.ERROR if found.blocks else dg.AssetCheckSeverity.WARN,

@@ -5,20 +5,24 @@ a materialisation). Does not belong here: any particular asset.
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 from pydantic import BaseModel
 
+from mobclip_assets.checks import TableChecks, blocking
+from mobclip_assets.distributions import AcceptConfig
 from mobclip_assets.metadata import result_metadata, table_schema
 from mobclip_assets.resources import DeploymentResource
 from mobclip_assets.versions import code_version
 from mobclip_core.contracts import CONTRACTS, ON_REQUEST
 from mobclip_core.deployment import Deployment, StepResult
+from mobclip_core.errors import CheckFailedError
 from mobclip_core.profile import Profile
+from mobclip_core.staging import staged
 from mobclip_core.transient import is_transient
 
 GPU_POOL = "gpu"
@@ -35,7 +39,9 @@ _FIRST_WAIT_SECONDS = 5.0
 
 RegionalStep = Callable[[Deployment, str], StepResult]
 GlobalStep = Callable[[Deployment], StepResult]
+Called = Callable[[dg.AssetExecutionContext, Deployment], StepResult]
 Tags = Mapping[str, Any]
+Done = TypeVar("Done")
 Dep = str | dg.AssetKey | dg.AssetDep
 
 
@@ -74,11 +80,7 @@ class AssetMaker:
         """Decorate a step that makes one partition: `step(deployment, region)`."""
 
         def decorate(step: RegionalStep) -> dg.AssetsDefinition:
-            def compute(context: dg.AssetExecutionContext, deployment: DeploymentResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
-                opened = deployment.open()
-                return _materialise(opened, _trying(context, lambda: step(opened, context.partition_key)))
-
-            return self._asset(step, compute, self.regions, group, kinds, deps, code, pool)
+            return self._asset(step, self.regions, group, kinds, deps, code, pool)
 
         return decorate
 
@@ -94,18 +96,13 @@ class AssetMaker:
         """Decorate a step that makes the whole of an asset: `step(deployment)`."""
 
         def decorate(step: GlobalStep) -> dg.AssetsDefinition:
-            def compute(context: dg.AssetExecutionContext, deployment: DeploymentResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
-                opened = deployment.open()
-                return _materialise(opened, _trying(context, lambda: step(opened)))
-
-            return self._asset(step, compute, None, group, kinds, deps, code, pool)
+            return self._asset(step, None, group, kinds, deps, code, pool)
 
         return decorate
 
     def _asset(
         self,
         step: Callable[..., StepResult],
-        compute: Callable[..., object],
         partitions: dg.PartitionsDefinition[str] | None,
         group: str,
         kinds: set[str],
@@ -115,8 +112,14 @@ class AssetMaker:
     ) -> dg.AssetsDefinition:
         name = step.__name__
         contract = CONTRACTS.get(name)
+
+        def called(context: dg.AssetExecutionContext, deployment: Deployment) -> StepResult:
+            # a run of one region may hold assets without partitions
+            return step(deployment) if partitions is None else step(deployment, context.partition_key)
+
+        checks = TableChecks(name, self.profile.quality) if contract else None
         return dg.asset(
-            compute,
+            _table_compute(called, checks) if checks else _bundle_compute(called),
             name=name,
             description=inspect.cleandoc(step.__doc__ or "")
             + (f"\n\nOne row: {contract.description}" if contract else ""),
@@ -131,6 +134,7 @@ class AssetMaker:
             tags={ON_REQUEST_TAG: "true"} if name in ON_REQUEST else None,
             op_tags=self.op_tags(pool),
             metadata={"dagster/column_schema": table_schema(contract)} if contract else None,
+            check_specs=checks.specs(self.regions) if checks else None,
         )
 
 
@@ -140,7 +144,39 @@ def freshness(profile: Profile) -> dg.FreshnessPolicy | None:
     return None if days is None else dg.FreshnessPolicy.time_window(fail_window=timedelta(days=days))
 
 
-def _trying(context: dg.AssetExecutionContext, work: Callable[[], StepResult]) -> StepResult:
+def _table_compute(step: Called, checks: TableChecks) -> Callable[..., object]:
+    """Makes a table or partition; it takes the place of the old one when it has passed its blocking checks."""
+
+    def compute(
+        context: dg.AssetExecutionContext, config: AcceptConfig, deployment: DeploymentResource
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
+        opened = deployment.open()
+        with staged(opened.store) as store:
+            aside = replace(opened, store=store)
+            result = _trying(context, lambda: step(context, aside))
+            ref = result.written.ref
+            found = checks.results(aside, ref, context.instance, accept=config.accept)
+            if bad := blocking(found):
+                yield from found
+                told = "; ".join(f"{check.check_name}: {check.description}" for check in bad)
+                raise CheckFailedError(f"{ref}: {told}; what was there before stays")
+            _trying(context, store.put_in_place)
+        # before the checks, so that they are known to be about it
+        yield _materialise(opened, result)
+        yield from found
+
+    return compute
+
+
+def _bundle_compute(step: Called) -> Callable[..., object]:
+    def compute(context: dg.AssetExecutionContext, deployment: DeploymentResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        opened = deployment.open()
+        return _materialise(opened, _trying(context, lambda: step(context, opened)))
+
+    return compute
+
+
+def _trying(context: dg.AssetExecutionContext, work: Callable[[], Done]) -> Done:
     """Do the work; where it failed for a reason that passes by itself, ask Dagster to try again after a while."""
     try:
         return work()

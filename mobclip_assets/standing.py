@@ -16,7 +16,10 @@ from dagster._core.definitions.data_version import (
 )
 from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.loader import LoadingContext
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.storage.asset_check_execution_record import (
+    AssetCheckExecutionRecord,
+    AssetCheckExecutionRecordStatus,
+)
 
 from mobclip_assets.assets.sources import source_files, source_key, source_version
 from mobclip_core.contracts import CONTRACTS
@@ -132,11 +135,16 @@ class Standing:
             record = found.get(check)
             if record is None or record.status != AssetCheckExecutionRecordStatus.SUCCEEDED:
                 return False
-            event = record.event.dagster_event if record.event is not None else None
-            target = event.asset_check_evaluation_data.target_materialization_data if event is not None else None
-            if target is None or target.storage_id != made.storage_id:
+            if record.run_id != made.run_id and _target(record) != made.storage_id:
                 return False
         return True
+
+
+def _target(record: AssetCheckExecutionRecord) -> int | None:
+    """The materialisation that a check of a later run was about."""
+    event = record.event.dagster_event if record.event is not None else None
+    target = event.asset_check_evaluation_data.target_materialization_data if event is not None else None
+    return None if target is None else target.storage_id
 
 
 def last_materialization(

@@ -82,6 +82,10 @@ class ContractError(MobclipError):
     """A table about to be written, or just read, violates its contract."""
 
 
+class CheckFailedError(MobclipError):
+    """A blocking check of a table did not pass; what was there before stays."""
+
+
 class PrivacyError(MobclipError):
     """What is about to be published breaks the profile's privacy policy; nothing was published."""
 

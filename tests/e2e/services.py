@@ -124,7 +124,7 @@ class Team:
             "DAGSTER_HOME": str(self.home),
             "MOBCLIP_PROFILE": str(self.profile),
             "MOBCLIP_POSTGRES_URL": self.postgres.url,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
             "OMP_NUM_THREADS": "1",
         }
         return {**os.environ, **variables}
@@ -207,6 +207,44 @@ class Team:
             return status if status.startswith(("COMPLETED", "FAILED", "CANCELED")) else None
 
         return str(wait_until(f"the end of backfill {backfill}", ended, patience))
+
+    def runs(self, backfill: str) -> dict[str, tuple[str, str]]:
+        """The runs of a backfill: id and status by region, of the newest run of each."""
+        found = self.ask(
+            "query($filter: RunsFilter!) { runsOrError(filter: $filter) { ... on Runs { results { runId status "
+            "tags { key value } } } } }",
+            filter={"tags": [{"key": "dagster/backfill", "value": backfill}]},
+        )
+        newest: dict[str, tuple[str, str]] = {}
+        for run in found["runsOrError"]["results"]:
+            tags = {tag["key"]: tag["value"] for tag in run["tags"]}
+            newest.setdefault(tags["dagster/partition"], (run["runId"], run["status"]))
+        return newest
+
+    def re_execute(self, run: str) -> str:
+        """Start a run again from what failed in it; gives the id of the new run."""
+        found = self.ask(
+            "mutation($p: ReexecutionParams!) { launchRunReexecution(reexecutionParams: $p) { __typename "
+            "... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }",
+            p={"parentRunId": run, "strategy": "FROM_FAILURE"},
+        )["launchRunReexecution"]
+        assert found["__typename"] == "LaunchRunSuccess", found
+        return str(found["run"]["runId"])
+
+    def run_finished(self, run: str, patience: float = 300.0) -> str:
+        """Wait for the end of a run; gives its status."""
+
+        def ended() -> str | None:
+            found = self.ask("query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }", id=run)
+            status = str(found["runOrError"]["status"])
+            return status if status in ("SUCCESS", "FAILURE", "CANCELED") else None
+
+        return str(wait_until(f"the end of run {run}", ended, patience))
+
+    def steps(self, run: str) -> set[str]:
+        """The steps that a run executed."""
+        found = self.ask("query($id: ID!) { runOrError(runId: $id) { ... on Run { stepStats { stepKey } } } }", id=run)
+        return {step["stepKey"] for step in found["runOrError"]["stepStats"]}
 
 
 @contextlib.contextmanager

@@ -1,0 +1,109 @@
+"""A team's deployment, all of it real: PostgreSQL, web server and daemon; backfills as the UI asks for them."""
+
+import dataclasses
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from mobclip_core.demo.config import TINY
+from mobclip_core.demo.generate import generate_demo
+from mobclip_core.deployment import Deployment
+from mobclip_core.store import TableRef
+from tests.building import write_profile
+from tests.e2e.services import Team, need_postgres, team
+
+pytestmark = pytest.mark.slow
+
+WORLD = dataclasses.replace(TINY, regions=6)
+REGIONS = WORLD.region_keys
+CHOSEN, OTHERS = REGIONS[:3], REGIONS[3:]
+REFRESHED = ["census_features", "poi_aggregates", "imagery_patches", "imagery_features", "embeddings"]
+# a region whose census changes by more than the limits is not to be published by itself
+QUALITY = {"tables": {"census_features": {"severity": "error"}}}
+
+
+@pytest.fixture(scope="module")
+def country(tmp_path_factory) -> tuple[Path, Path]:
+    """Raw files of a country of six regions, and a profile."""
+    need_postgres()
+    folder = tmp_path_factory.mktemp("team")
+    generate_demo(folder / "world", WORLD)
+    return folder / "world", write_profile(folder, folder / "world", WORLD, quality=QUALITY)
+
+
+@pytest.fixture(scope="module")
+def served(country, tmp_path_factory) -> Iterator[Team]:
+    """The deployment, its lake built once from the command line."""
+    with team(tmp_path_factory.mktemp("home"), country[1]) as found:
+        build(found)
+        yield found
+
+
+def build(served: Team, *arguments: str) -> None:
+    """`mobclip materialize` of what a refresh makes and of all that it is made of."""
+    command = [sys.executable, "-m", "mobclip_assets.cli", "materialize", "--profile", str(served.profile)]
+    command += [*arguments, "--select", "++++++++embeddings", "--select", "embeddings"]
+    done = subprocess.run(command, env=served.environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def hashes(profile: Path) -> dict[tuple[str, str], str]:
+    """SHA-256 of every partition of what a refresh makes, by table and region."""
+    store = Deployment.open(str(profile)).store
+    return {
+        (name, region): hashlib.sha256(Path(store.path(TableRef(name, region))).read_bytes()).hexdigest()
+        for name in REFRESHED
+        for region in REGIONS
+    }
+
+
+def multiply_census(country: tuple[Path, Path], factors: dict[str, float]) -> bytes:
+    """Let the census tell of more or fewer people in the zones of some regions; gives the file as it was."""
+    world, profile = country
+    deployment = Deployment.open(str(profile))
+    file = world / "census.parquet"
+    before = file.read_bytes()
+    table = pq.read_table(file)
+    ids = deployment.profile.census.id_column
+    factor = pa.array([1.0] * table.num_rows)
+    for region, value in factors.items():
+        zones = deployment.store.read(TableRef("zone_cells", region))["zone"].unique()
+        factor = pc.if_else(pc.is_in(table[ids], zones), value, factor)
+    for i, field in enumerate(table.schema):
+        if field.name != ids and pa.types.is_floating(field.type):
+            table = table.set_column(i, field.name, pc.multiply(table[field.name], factor))
+    pq.write_table(table, file)
+    return before
+
+
+def test_a_backfill_of_three_regions_one_of_which_breaks_a_rule(served, country):
+    world, profile = country
+    first = hashes(profile)
+    good, broken = CHOSEN[:2], CHOSEN[2]
+    original = multiply_census(country, {**dict.fromkeys(good, 1.01), broken: 0.5})
+
+    backfill = served.backfill(REFRESHED, list(CHOSEN))
+    assert served.finished(backfill) == "COMPLETED_FAILED"
+    runs = served.runs(backfill)
+    assert {region: status for region, (_, status) in runs.items()} == {
+        **dict.fromkeys(good, "SUCCESS"),
+        broken: "FAILURE",
+    }
+    second = hashes(profile)
+    for (name, region), value in second.items():
+        changed = region in good and name in ("census_features", "embeddings")
+        assert (value != first[name, region]) == changed, (name, region)
+
+    # the cause is mended: only what is missing is made
+    (world / "census.parquet").write_bytes(original)
+    again = served.re_execute(runs[broken][0])
+    assert served.run_finished(again) == "SUCCESS"
+    assert served.steps(again) == {"census_features", "embeddings"}
+    assert hashes(profile) == second
