@@ -6,7 +6,9 @@ Source: Kaplan et al., "Scaling Laws for Neural Language Models", arXiv 2001.083
 Smith, "Applied Regression Analysis", 1998, section 2.1 (the test for lack of fit).
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -94,3 +96,15 @@ def _least_squares(design: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float
     """Coefficients, and the sum of squared residuals."""
     found, *_ = np.linalg.lstsq(design, y, rcond=None)
     return found, float(((y - design @ found) ** 2).sum())
+
+
+def common_sizes(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """The size of each row, averaged over repeats: the n-th smallest of each repeat is one size.
+
+    Args:
+        rows: Mappings with `size` and `seed`.
+    """
+    sizes, seeds = (np.array([row[name] for row in rows]) for name in ("size", "seed"))
+    rank = np.array([int((sizes[seeds == seed] < size).sum()) for size, seed in zip(sizes, seeds, strict=True)])
+    mean = np.bincount(rank, sizes) / np.maximum(np.bincount(rank), 1)
+    return np.asarray(mean[rank])

@@ -33,7 +33,7 @@ from mobclip_core.encoder.subgraphs import graph_among, graph_with
 from mobclip_core.encoder.training import NOT_OF_THE_MODEL
 from mobclip_core.encoder.variants import trained_vectors
 from mobclip_core.errors import MissingTableError
-from mobclip_core.evaluation.power_law import PowerLaw, fit_power_law
+from mobclip_core.evaluation.power_law import PowerLaw, common_sizes, fit_power_law
 from mobclip_core.evaluation.representations import INPUTS, Representations
 from mobclip_core.evaluation.score_plots import scaling_plot
 from mobclip_core.evaluation.scores import score
@@ -209,18 +209,10 @@ def laws_of(rows: list[dict[str, Any]]) -> dict[str, PowerLaw]:
         chosen = [row for row in rows if row["axis"] == axis]
         if chosen:
             # whole blocks: the number of cells differs a little by repeat, the share does not
-            sizes = _common_sizes(chosen)
+            sizes = common_sizes(chosen)
             columns = (np.array([row[name] for row in chosen]) for name in ("error", "seed"))
             found[axis] = fit_power_law(sizes, *columns)
     return found
-
-
-def _common_sizes(rows: list[dict[str, Any]]) -> np.ndarray:
-    """The size of each row, averaged over repeats: the n-th smallest of each repeat is one size."""
-    sizes, seeds = (np.array([row[name] for row in rows]) for name in ("size", "seed"))
-    rank = np.array([int((sizes[seeds == seed] < size).sum()) for size, seed in zip(sizes, seeds, strict=True)])
-    mean = np.bincount(rank, sizes) / np.bincount(rank)
-    return np.asarray(mean[rank])
 
 
 def laws_markdown(rows: list[dict[str, Any]], laws: Mapping[str, PowerLaw]) -> str:
@@ -228,7 +220,7 @@ def laws_markdown(rows: list[dict[str, Any]], laws: Mapping[str, PowerLaw]) -> s
     lines = ["| | size | mean R2 | lowest | highest |", "| --- | ---: | ---: | ---: | ---: |"]
     for axis in laws:
         chosen = [row for row in rows if row["axis"] == axis]
-        sizes = _common_sizes(chosen)
+        sizes = common_sizes(chosen)
         for size in np.unique(sizes):
             r2 = [row["r2"] for row, own in zip(chosen, sizes, strict=True) if own == size]
             lines.append(f"| {axis} | {size:,.0f} | {np.mean(r2):.3f} | {min(r2):.3f} | {max(r2):.3f} |")

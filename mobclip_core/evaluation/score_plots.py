@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mobclip_core.evaluation.intervals import MeanScore
-from mobclip_core.evaluation.power_law import PowerLaw
+from mobclip_core.evaluation.power_law import PowerLaw, common_sizes
 from mobclip_core.plots import EMPTY, INK, PALETTE, QUIET, new_figure, plain_axes, png_of, set_title
 
 
@@ -178,7 +178,8 @@ def scaling_plot(rows: Sequence[Mapping[str, Any]], laws: Mapping[str, PowerLaw]
         axes.plot(ends, law.scale * ends**-law.exponent, style, color=INK if law.fits else QUIET, linewidth=1.8)
         axes.set_xscale("log")
         axes.set_yscale("log")
-        ticks = np.unique(size)[:: max(1, len(np.unique(size)) // 4)]
+        ticks = np.unique(common_sizes(chosen))
+        ticks = ticks[:: max(1, len(ticks) // 4)]
         axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
         axes.minorticks_off()
         low, high = error.min(), error.max()

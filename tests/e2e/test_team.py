@@ -105,5 +105,6 @@ def test_a_backfill_of_three_regions_one_of_which_breaks_a_rule(served, country)
     (world / "census.parquet").write_bytes(original)
     again = served.re_execute(runs[broken][0])
     assert served.run_finished(again) == "SUCCESS"
-    assert served.steps(again) == {"census_features", "embeddings"}
+    # what depends on the census, and no imagery
+    assert served.steps(again) == {"census_features", "poi_aggregates", "embeddings"}
     assert hashes(profile) == second
