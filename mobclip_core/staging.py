@@ -8,10 +8,14 @@ other's files.
 import contextlib
 import uuid
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
 from mobclip_core.store import Store, TableRef, Written
+
+_ASIDE = (".staged-", ".aside-")
+_ABANDONED = timedelta(days=2)
 
 
 class StagedStore(Store):
@@ -55,7 +59,19 @@ class StagedStore(Store):
 
     def _lay_aside(self, ref: TableRef) -> None:
         folder = super().path(ref).rsplit("/", 1)[0]
+        self._remove_abandoned(folder)
         self._aside.setdefault(ref, f"{folder}/.staged-{uuid.uuid4().hex}.parquet")
+
+    def _remove_abandoned(self, folder: str) -> None:
+        """Remove what killed processes left aside, once it is old enough to be nobody's work."""
+        if not self.fs.exists(folder):
+            return
+        for path in self.fs.ls(folder, detail=False):
+            if path.rsplit("/", 1)[-1].startswith(_ASIDE):
+                # another process may remove it too
+                with contextlib.suppress(FileNotFoundError):
+                    if datetime.now(UTC) - self.fs.modified(path).astimezone(UTC) > _ABANDONED:
+                        self.fs.rm_file(path)
 
 
 @contextlib.contextmanager

@@ -1,14 +1,16 @@
 """What a step writes is seen by the step alone until it is put in place."""
 
 import contextlib
+from datetime import timedelta
 
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mobclip_core import staging
 from mobclip_core.errors import ContractError, MissingTableError
-from mobclip_core.staging import staged
+from mobclip_core.staging import StagedStore, staged
 from mobclip_core.store import Store, TableRef
 from tests.lake import edges
 
@@ -61,6 +63,21 @@ def test_what_breaks_its_contract_leaves_nothing_aside(store):
         with pytest.raises(MissingTableError):
             aside.read(EAST)
     assert files(store) == []
+
+
+def test_what_a_killed_process_left_aside_goes_when_it_is_old(store, monkeypatch):
+    killed = StagedStore(store)
+    killed.write(EAST, edges(3))
+    with staged(store) as aside:
+        aside.write(EAST, edges(4))
+        aside.put_in_place()
+    assert len(files(store)) == 2
+    monkeypatch.setattr(staging, "_ABANDONED", timedelta(seconds=-1))
+    with staged(store) as aside:
+        aside.write(EAST, edges(5))
+        aside.put_in_place()
+    assert files(store) == ["/mobility_edges/region=east/part.parquet"]
+    assert store.read(EAST).num_rows == 5
 
 
 def test_two_steps_at_once_do_not_see_each_other(store):

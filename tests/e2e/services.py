@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import psutil
 import pytest
 import requests
 import yaml
@@ -23,6 +25,10 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 _POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
 _PATIENCE = 120.0
+
+
+class NotAnsweredError(Exception):
+    """The web server answered that it could not."""
 
 
 def free_port() -> int:
@@ -42,7 +48,8 @@ def wait_until(what: str, ready: Any, patience: float = _PATIENCE) -> Any:
     """Ask again until there is an answer that counts as true; gives it."""
     end = time.monotonic() + patience
     while time.monotonic() < end:
-        with contextlib.suppress(requests.RequestException):
+        # no answer, or an answer that tells of a database that is away
+        with contextlib.suppress(requests.RequestException, NotAnsweredError):
             if found := ready():
                 return found
         time.sleep(0.3)
@@ -161,6 +168,32 @@ class Team:
         for name in list(self._processes):
             self.kill(name)
 
+    def kill_worker(self, random: np.random.Generator) -> str:
+        """SIGKILL to one of the processes that a run has now, of its steps or its own; waits for one to be there."""
+        chosen = random.choice(wait_until("a process of a run", self._workers))
+        command = " ".join(chosen.cmdline())[-120:]
+        with contextlib.suppress(psutil.NoSuchProcess):
+            chosen.kill()
+        return command
+
+    def _workers(self) -> list[psutil.Process]:
+        """Processes that Python's multiprocessing started for the code server: runs and their steps."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                ours = process.environ().get("DAGSTER_HOME") == str(self.home)
+                if ours and any("multiprocessing" in part for part in process.cmdline()):
+                    found.append(process)
+        return found
+
+    def supervise(self) -> None:
+        """Start again what has ended, as systemd or Kubernetes would."""
+        for name in ("web", "daemon"):
+            process = self._processes.get(name)
+            if process is None or process.poll() is not None:
+                self._processes.pop(name, None)
+                self.start(name)
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
@@ -172,8 +205,9 @@ class Team:
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
         """The data that the web server answers a GraphQL query with."""
         answer = requests.post(f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=60)
+        if not answer.ok or "errors" in answer.json():
+            raise NotAnsweredError(answer.text[:2000])
         found = answer.json()
-        assert "errors" not in found, found["errors"]
         return dict(found["data"])
 
     def backfill(self, assets: list[str], regions: list[str]) -> str:
@@ -203,6 +237,7 @@ class Team:
         """Wait for the end of a backfill; gives its last status."""
 
         def ended() -> str | None:
+            self.supervise()
             status = self.backfill_status(backfill)
             return status if status.startswith(("COMPLETED", "FAILED", "CANCELED")) else None
 

@@ -2,16 +2,20 @@
 
 import dataclasses
 import hashlib
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from mobclip_core.contracts import CONTRACTS
 from mobclip_core.demo.config import TINY
 from mobclip_core.demo.generate import generate_demo
 from mobclip_core.deployment import Deployment
@@ -108,3 +112,45 @@ def test_a_backfill_of_three_regions_one_of_which_breaks_a_rule(served, country)
     # what depends on the census, and no imagery
     assert served.steps(again) == {"census_features", "poi_aggregates", "embeddings"}
     assert hashes(profile) == second
+
+
+def kills() -> int:
+    """How many times something is killed: few in the suite, 20 by `MOBCLIP_KILLS=20`."""
+    return int(os.environ.get("MOBCLIP_KILLS", "3"))
+
+
+def test_killed_at_random_moments_a_backfill_ends_as_if_undisturbed(served, country):
+    """A process of a run, the daemon with all that it started, or PostgreSQL: killed, started again, run again."""
+    profile = country[1]
+    store = Deployment.open(str(profile)).store
+    assets, regions = ["census_features", "poi_aggregates", "embeddings"], list(CHOSEN[:2])
+    began = time.monotonic()
+    assert served.finished(served.backfill(assets, regions)) == "COMPLETED_SUCCESS"
+    undisturbed_seconds = time.monotonic() - began
+    expected = hashes(profile)
+    random = np.random.default_rng(0)
+    victims = {
+        "worker": lambda: served.kill_worker(random),
+        "daemon": lambda: served.kill("daemon"),
+        "postgres": served.postgres.kill,
+    }
+    for number in range(kills()):
+        for name in assets:
+            for region in regions:
+                Path(store.path(TableRef(name, region))).unlink()
+        backfill = served.backfill(assets, regions)
+        time.sleep(random.uniform(0, undisturbed_seconds))
+        victim = list(victims)[number % len(victims)]
+        victims[victim]()
+        if victim == "postgres":
+            served.postgres.start()
+        for _ in range(3):
+            if served.finished(backfill, 600) == "COMPLETED_SUCCESS":
+                break
+            # what the operator does: the same again
+            backfill = served.backfill(assets, regions)
+        assert hashes(profile) == expected, (number, victim)
+        for name in assets:
+            for region in regions:
+                ref = TableRef(name, region)
+                CONTRACTS[name].validate(store.read(ref), region)
