@@ -256,6 +256,23 @@ class Team:
             newest.setdefault(tags["dagster/partition"], (run["runId"], run["status"]))
         return newest
 
+    def newest_run(self, asset: str, region: str) -> str:
+        """Wait for a run of an asset's partition that has not ended; gives its id."""
+
+        def started() -> str | None:
+            found = self.ask(
+                "query($filter: RunsFilter!) { runsOrError(filter: $filter, limit: 1) { ... on Runs { results { runId "
+                "assetSelection { path } } } } }",
+                filter={
+                    "tags": [{"key": "dagster/partition", "value": region}],
+                    "statuses": ["QUEUED", "NOT_STARTED", "STARTING", "STARTED"],
+                },
+            )
+            runs = found["runsOrError"]["results"]
+            return next((run["runId"] for run in runs if {"path": [asset]} in run["assetSelection"]), None)
+
+        return str(wait_until(f"a run of {asset}[{region}]", started))
+
     def re_execute(self, run: str) -> str:
         """Start a run again from what failed in it; gives the id of the new run."""
         found = self.ask(

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -24,6 +25,10 @@ from tests.building import write_profile
 from tests.e2e.services import Team, need_postgres, team
 
 pytestmark = pytest.mark.slow
+
+CHROMIUM = shutil.which("chromium")
+ARTEFACTS = Path(__file__).resolve().parents[2] / ".ci" / "artefacts"
+"""Pictures of the UI."""
 
 WORLD = dataclasses.replace(TINY, regions=6)
 REGIONS = WORLD.region_keys
@@ -111,7 +116,46 @@ def test_a_backfill_of_three_regions_one_of_which_breaks_a_rule(served, country)
     assert served.run_finished(again) == "SUCCESS"
     # what depends on the census, and no imagery
     assert served.steps(again) == {"census_features", "poi_aggregates", "embeddings"}
-    assert hashes(profile) == second
+    third = hashes(profile)
+    # its vectors are made of its neighbours' features too, which are new
+    assert third.pop(("embeddings", broken)) != second.pop(("embeddings", broken))
+    assert third == second
+
+
+def test_a_region_is_made_from_a_browser(served):
+    """The graph, the dialog of a materialisation, its success, and the picture in its metadata; pictures are kept."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("no chromium: apt-get install chromium")
+    ARTEFACTS.mkdir(parents=True, exist_ok=True)
+    region = REGIONS[2]
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1500, "height": 950})
+        page.set_default_timeout(90_000)
+        page.goto(f"{served.url}/asset-groups")
+        page.get_by_text("publishing").first.wait_for()
+        page.get_by_text("geobench").first.wait_for()
+        page.screenshot(path=ARTEFACTS / "graph.png")
+
+        page.goto(f"{served.url}/assets/embeddings")
+        page.get_by_role("button", name="Materialize").first.click()
+        page.get_by_text("Select a partition or create one").click()
+        page.get_by_placeholder("Filter partitions").fill(region)
+        page.locator("[role=menuitem]").filter(has_text=region).last.click()
+        page.keyboard.press("Escape")
+        page.screenshot(path=ARTEFACTS / "launch.png")
+        page.get_by_role("button", name="Launch 1 run").click()
+        run = served.newest_run("embeddings", region)
+        assert served.run_finished(run) == "SUCCESS"
+
+        page.goto(f"{served.url}/assets/embeddings?view=partitions&partition={region}")
+        page.get_by_text(run[:8]).first.wait_for()
+        picture = page.locator('img[src^="data:image/png"]').first
+        picture.scroll_into_view_if_needed()
+        assert picture.evaluate("image => image.complete && image.naturalWidth") > 200
+        page.screenshot(path=ARTEFACTS / "materialised.png")
+        browser.close()
 
 
 def kills() -> int:
