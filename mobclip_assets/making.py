@@ -51,12 +51,12 @@ class Code:
 
     Args:
         modules: Modules of `mobclip_core`.
-        sql: Prefixes of SQL files.
+        sql_of: Modules whose SQL statements the step runs.
         settings: Parts of the profile.
     """
 
     modules: Sequence[str]
-    sql: Sequence[str] = ()
+    sql_of: Sequence[str] = ()
     settings: Sequence[BaseModel | None] = ()
 
 
@@ -128,7 +128,7 @@ class AssetMaker:
             kinds=kinds,
             deps=deps,
             owners=self.profile.owners,
-            code_version=code_version(code.modules, code.sql, code.settings),
+            code_version=code_version(code.modules, code.sql_of, code.settings),
             pool=pool,
             freshness_policy=freshness(self.profile) if name in _WATCHED else None,
             tags={ON_REQUEST_TAG: "true"} if name in ON_REQUEST else None,

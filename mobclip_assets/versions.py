@@ -38,8 +38,17 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
     return tree
 
 
-def _sql_files(prefix: str) -> list[Path]:
-    return next(found for place in SQL_PLACES if (found := sorted(place.glob(f"{prefix}*.sql"))))
+def _statements(module: str) -> list[Path]:
+    """Files of the SQL statements that a module runs: those it names in `sql_text("...")`."""
+    calls = (
+        node
+        for path in _python_files(module)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "sql_text"
+    )
+    names = {call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)}
+    place = next(place for place in SQL_PLACES if place.is_dir())
+    return [place / f"{name}.sql" for name in sorted(map(str, names))]
 
 
 def _sql_statement(path: Path) -> str:
@@ -47,12 +56,12 @@ def _sql_statement(path: Path) -> str:
     return " ".join(" ".join(lines).split())
 
 
-def code_version(modules: Iterable[str], sql: Iterable[str], settings: Iterable[BaseModel | None]) -> str:
+def code_version(modules: Iterable[str], sql_of: Iterable[str], settings: Iterable[BaseModel | None]) -> str:
     """The version of an asset's code: a hash over modules, SQL statements and the part of the profile it reads.
 
     Args:
         modules: Modules or packages of `mobclip_core`, as paths (`poi`, `mobility/edges`, `imagery`).
-        sql: Prefixes of SQL file names.
+        sql_of: Modules whose SQL statements the asset runs.
         settings: Parts of the profile.
     """
     digest = hashlib.sha256()
@@ -60,8 +69,8 @@ def code_version(modules: Iterable[str], sql: Iterable[str], settings: Iterable[
         for path in _python_files(module):
             tree = _without_docstrings(ast.parse(path.read_text(encoding="utf-8")))
             digest.update(ast.dump(tree).encode())
-    for prefix in sorted(sql):
-        for path in _sql_files(prefix):
+    for module in sorted(sql_of):
+        for path in _statements(module):
             digest.update(f"{path.name}:{_sql_statement(path)}".encode())
     for part in settings:
         digest.update(json.dumps(part.model_dump(mode="json") if part else None, sort_keys=True).encode())

@@ -17,7 +17,7 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
         group="census",
         kinds={"duckdb", "parquet"},
         deps=["grid_cells", "zone_cells", *source_names(profile, "census")],
-        code=Code(["census", "imagery/raster", "sources"], ["census_"], [profile.census]),
+        code=Code(["census", "imagery/raster", "sources"], ["census"], [profile.census]),
     )
     def census_features(deployment: Deployment, region: str) -> StepResult:
         """People of each cell: population and histogram, by mass-preserving areal weighting of zones or rasters.
@@ -34,7 +34,7 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
         deps=[all_regions("grid_cells"), *(source_key(f"poi_{name}") for name in profile.poi.points)],
         code=Code(
             ["poi_points", "poi_locating", "bulk_cells", "crosswalk", "sources"],
-            ["poi_"],
+            ["poi_points", "sources"],
             # texts and counts by zone are read later
             [PoiConfig(categories=profile.poi.categories, points=profile.poi.points), profile.grid],
         ),
@@ -58,7 +58,7 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
             "poi_points",
             *(source_key(f"poi_{name}") for name in profile.poi.zone_counts),
         ],
-        code=Code(["poi", "text", "crosswalk", "sources"], ["poi_", "zone_"], [profile.poi]),
+        code=Code(["poi", "text", "crosswalk", "sources"], ["poi", "crosswalk"], [profile.poi]),
     )
     def poi_aggregates(deployment: Deployment, region: str) -> StepResult:
         """POIs of each cell: counts by category and a text vector of categories and names.

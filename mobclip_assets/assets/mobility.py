@@ -23,7 +23,7 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
         deps=[all_regions("grid_cells"), all_regions("zone_cells"), *source_names(profile, "mobility_")],
         code=Code(
             [*_MOVEMENTS, "sources/tables", "sources/origin_destination", "bulk_cells", "crosswalk"],
-            ["mobility_"],
+            _MOVEMENTS,
             [profile.grid, profile.mobility],
         ),
     )
@@ -41,7 +41,7 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
         group=GROUP,
         kinds={"duckdb", "parquet"},
         deps=["movements", all_regions("grid_cells"), all_regions("zone_cells"), all_regions("census_features")],
-        code=Code(["mobility/edges", "crosswalk"], ["mobility_", "zone_"], [profile.mobility]),
+        code=Code(["mobility/edges", "crosswalk"], ["mobility/edges", "crosswalk"], [profile.mobility]),
     )
     def mobility_edges(deployment: Deployment, region: str) -> StepResult:
         """Movement between cells that begins in a region: movements, and flows spread over cells, k-anonymous."""

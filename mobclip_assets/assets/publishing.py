@@ -22,7 +22,7 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
         owners=make.profile.owners,
         pool=CATALOG_POOL,
         freshness_policy=freshness(make.profile),
-        code_version=code_version(["catalog", "contracts"], ["catalog_"], []),
+        code_version=code_version(["catalog", "contracts"], ["catalog"], []),
         deps=[all_regions(c.name) if c.partitioned else c.name for c in CONTRACTS.values() if c.name not in ON_REQUEST],
     )
     def catalog(deployment: DeploymentResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
