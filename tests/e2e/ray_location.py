@@ -1,7 +1,4 @@
-"""The code location of `test_ray`: the deployment's own definitions, and jobs for the regional assets.
-
-The jobs leave the asset checks out: each is a Ray job too, and most of what a small Ray job costs is its start.
-"""
+"""The code location of `test_ray`: the deployment's own definitions, and jobs for the regional assets."""
 
 import os
 
@@ -14,9 +11,6 @@ from tests.e2e.ray_backfill import JOBS
 defs = dg.Definitions.merge(
     build_defs(os.environ["MOBCLIP_PROFILE"], Execution.from_environment()),
     dg.Definitions(
-        jobs=[
-            dg.define_asset_job(name, dg.AssetSelection.assets(*assets).without_checks())
-            for name, assets in JOBS.items()
-        ]
+        jobs=[dg.define_asset_job(name, dg.AssetSelection.assets(*assets)) for name, assets in JOBS.items()]
     ),
 )
