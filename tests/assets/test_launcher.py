@@ -3,14 +3,16 @@
 import os
 import subprocess
 import sys
+import time
 
 import dagster as dg
+import psutil
 import pytest
 from dagster._core.events import EngineEventData
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.launcher.base import WorkerStatus
 
-from mobclip_assets.launcher import WatchedRunLauncher
+from mobclip_assets.launcher import WatchedRunLauncher, _lives
 from mobclip_core.profile import PROFILES_DIR
 
 
@@ -48,10 +50,14 @@ def test_a_dead_process_is_seen_and_so_is_one_that_got_its_number_later(instance
     run = started(instance, process.pid)
     assert health(instance, run) == WorkerStatus.RUNNING
     process.kill()
-    # not waited for: a zombie
-    process.poll()
+    while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    # its parent has not asked for it yet
+    assert health(instance, run) == WorkerStatus.NOT_FOUND
     process.wait()
     assert health(instance, run) == WorkerStatus.NOT_FOUND
+    # a process that began after the run's own had spoken
+    assert not _lives(os.getpid(), when=0.0)
     result = instance.run_launcher.check_run_worker_health(run)
     assert str(process.pid) in str(result.msg)
 

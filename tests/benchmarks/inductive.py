@@ -85,8 +85,8 @@ def predictions_of(
     part[~held] = others.part + 1
     split = Split("region", 0, part, ((0,),), np.arange(len(held)))
     found = {"truth": units.targets[held]}
-    for method in METHODS:
-        X = np.asarray(units.weights @ matrices[method])
+    for method, matrix in matrices.items():
+        X = np.asarray(units.weights @ matrix)
         found[method] = ridge_predictions(X, units.targets, split)[0][held]
     return found
 

@@ -22,9 +22,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import yaml
 from sklearn.metrics import r2_score
 
@@ -39,6 +36,7 @@ from mobclip_core.store import TableRef
 from mobclip_core.vectors import matrix_of
 from tests.benchmarks._report import report
 from tests.benchmarks.inductive import LEAST_SPREAD, predictions_of
+from tests.building import multiply_census
 
 
 def materialize(profile: Path, *options: str) -> float:
@@ -68,35 +66,21 @@ def median_region(deployment: Deployment) -> str:
     return sorted(keys, key=lambda key: cells[key])[len(keys) // 2]
 
 
-def more_people(deployment: Deployment, region: str, factor: float) -> None:
-    """Let the census tell of more people in the zones of a region."""
-    census = deployment.profile.census
-    file = Path(str(census.file))
-    table = pq.read_table(file)
-    zones = deployment.store.read(TableRef("zone_cells", region))["zone"].unique()
-    factors = pc.if_else(pc.is_in(table[census.id_column], zones), factor, 1.0)
-    for i, field in enumerate(table.schema):
-        if pa.types.is_floating(field.type):
-            table = table.set_column(i, field.name, pc.multiply(table[field.name], factors))
-    pq.write_table(table, file)
-
-
 def score(deployment: Deployment, region: str) -> float:
     """Mean R2 on the region's units, over the tasks whose labels vary there."""
     store, keys = deployment.store, deployment.profile.regions.region_keys
     grid = store.read_all("grid_cells", ["cell", "region"], keys).sort_by("cell")
     inside = np.array(grid["region"].to_pylist()) == region
     vectors = matrix_of(store.read_all("embeddings", ["cell", "vector"], keys).sort_by("cell")["vector"])
-    matrices = dict.fromkeys(("full", "student", "raw"), vectors)
     scores = []
     for units in unit_sets(store.read(TableRef("geobench_labels")), grid["cell"].to_numpy()):
-        found = predictions_of(units, inside, matrices, deployment.profile.evaluation.block_resolution)
+        found = predictions_of(units, inside, {"vectors": vectors}, deployment.profile.evaluation.block_resolution)
         if found is None:
             continue
         for i in range(len(units.tasks)):
             truth = found["truth"][:, i]
             if truth.std() >= LEAST_SPREAD * units.targets[:, i].std():
-                scores.append(r2_score(truth, found["full"][:, i]))
+                scores.append(r2_score(truth, found["vectors"][:, i]))
     return float(np.mean(scores))
 
 
@@ -117,7 +101,7 @@ def compare(profile: Path, region: str | None, full: float | None, quick: bool) 
     deployment = Deployment.open(str(profile))
     region = region or median_region(deployment)
     if not quick:
-        more_people(deployment, region, 1.05)
+        multiply_census(deployment, {region: 1.05})
     seconds = materialize(profile, "--region", region, "--force", *selected(*refreshed(profile)))
     scores = {}
     if not quick:

@@ -6,6 +6,7 @@ import sys
 import textwrap
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from mobclip_core.catalog import write_catalog
@@ -42,8 +43,8 @@ def publish(store: Store, number: int) -> None:
     """Tables and catalog of one version: the number is every edge's people and every view's comment."""
     table = edges(50)
     column = table.column_names.index("people")
+    people = pa.array([number + 10.0] * table.num_rows)
     for region in REGIONS:
-        people = duckdb.sql(f"SELECT CAST({number} + 10 AS DOUBLE) AS people FROM range(50)").to_arrow_table()["people"]
         store.write(TableRef("mobility_edges", region), table.set_column(column, "people", people))
     with store.writing_catalog() as aside, duckdb.connect(str(aside)) as connection:
         for view in write_catalog(connection, store):

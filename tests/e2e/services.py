@@ -168,13 +168,11 @@ class Team:
         for name in list(self._processes):
             self.kill(name)
 
-    def kill_worker(self, random: np.random.Generator) -> str:
+    def kill_worker(self, random: np.random.Generator) -> None:
         """SIGKILL to one of the processes that a run has now, of its steps or its own; waits for one to be there."""
         chosen = random.choice(wait_until("a process of a run", self._workers))
-        command = " ".join(chosen.cmdline())[-120:]
         with contextlib.suppress(psutil.NoSuchProcess):
             chosen.kill()
-        return command
 
     def _workers(self) -> list[psutil.Process]:
         """Processes that Python's multiprocessing started for the code server: runs and their steps."""

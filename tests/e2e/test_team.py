@@ -1,7 +1,6 @@
 """A team's deployment, all of it real: PostgreSQL, web server and daemon; backfills as the UI asks for them."""
 
 import dataclasses
-import hashlib
 import os
 import shutil
 import subprocess
@@ -11,9 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 
 from mobclip_core.contracts import CONTRACTS
@@ -21,7 +17,7 @@ from mobclip_core.demo.config import TINY
 from mobclip_core.demo.generate import generate_demo
 from mobclip_core.deployment import Deployment
 from mobclip_core.store import TableRef
-from tests.building import write_profile
+from tests.building import multiply_census, write_profile
 from tests.e2e.services import Team, need_postgres, team
 
 pytestmark = pytest.mark.slow
@@ -32,7 +28,7 @@ ARTEFACTS = Path(__file__).resolve().parents[2] / ".ci" / "artefacts"
 
 WORLD = dataclasses.replace(TINY, regions=6)
 REGIONS = WORLD.region_keys
-CHOSEN, OTHERS = REGIONS[:3], REGIONS[3:]
+CHOSEN = REGIONS[:3]
 REFRESHED = ["census_features", "poi_aggregates", "imagery_patches", "imagery_features", "embeddings"]
 # a region whose census changes by more than the limits is not to be published by itself
 QUALITY = {"tables": {"census_features": {"severity": "error"}}}
@@ -55,48 +51,27 @@ def served(country, tmp_path_factory) -> Iterator[Team]:
         yield found
 
 
-def build(served: Team, *arguments: str) -> None:
+def build(served: Team) -> None:
     """`mobclip materialize` of what a refresh makes and of all that it is made of."""
     command = [sys.executable, "-m", "mobclip_assets.cli", "materialize", "--profile", str(served.profile)]
-    command += [*arguments, "--select", "++++++++embeddings", "--select", "embeddings"]
+    command += ["--select", "++++++++embeddings", "--select", "embeddings"]
     done = subprocess.run(command, env=served.environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
 def hashes(profile: Path) -> dict[tuple[str, str], str]:
-    """SHA-256 of every partition of what a refresh makes, by table and region."""
+    """Data versions of every partition of what a refresh makes, by table and region."""
     store = Deployment.open(str(profile)).store
-    return {
-        (name, region): hashlib.sha256(Path(store.path(TableRef(name, region))).read_bytes()).hexdigest()
-        for name in REFRESHED
-        for region in REGIONS
-    }
-
-
-def multiply_census(country: tuple[Path, Path], factors: dict[str, float]) -> bytes:
-    """Let the census tell of more or fewer people in the zones of some regions; gives the file as it was."""
-    world, profile = country
-    deployment = Deployment.open(str(profile))
-    file = world / "census.parquet"
-    before = file.read_bytes()
-    table = pq.read_table(file)
-    ids = deployment.profile.census.id_column
-    factor = pa.array([1.0] * table.num_rows)
-    for region, value in factors.items():
-        zones = deployment.store.read(TableRef("zone_cells", region))["zone"].unique()
-        factor = pc.if_else(pc.is_in(table[ids], zones), value, factor)
-    for i, field in enumerate(table.schema):
-        if field.name != ids and pa.types.is_floating(field.type):
-            table = table.set_column(i, field.name, pc.multiply(table[field.name], factor))
-    pq.write_table(table, file)
-    return before
+    return {(name, region): store.data_version(TableRef(name, region)) for name in REFRESHED for region in REGIONS}
 
 
 def test_a_backfill_of_three_regions_one_of_which_breaks_a_rule(served, country):
     world, profile = country
     first = hashes(profile)
     good, broken = CHOSEN[:2], CHOSEN[2]
-    original = multiply_census(country, {**dict.fromkeys(good, 1.01), broken: 0.5})
+    census = world / "census.parquet"
+    original = census.read_bytes()
+    multiply_census(Deployment.open(str(profile)), {**dict.fromkeys(good, 1.01), broken: 0.5})
 
     backfill = served.backfill(REFRESHED, list(CHOSEN))
     assert served.finished(backfill) == "COMPLETED_FAILED"
@@ -111,7 +86,7 @@ def test_a_backfill_of_three_regions_one_of_which_breaks_a_rule(served, country)
         assert (value != first[name, region]) == changed, (name, region)
 
     # the cause is mended: only what is missing is made
-    (world / "census.parquet").write_bytes(original)
+    census.write_bytes(original)
     again = served.re_execute(runs[broken][0])
     assert served.run_finished(again) == "SUCCESS"
     # what depends on the census, and no imagery
