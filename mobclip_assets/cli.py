@@ -19,8 +19,10 @@ from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from mobclip_assets.cli_serving import COMMANDS
 from mobclip_core.errors import MobclipError
 from mobclip_core.profile import PROFILES_DIR, load_profile
+from mobclip_core.store import TableRef
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A country's places as vectors: build and inspect.")
 console = Console(stderr=True)
@@ -38,6 +40,10 @@ def _readable_errors() -> Any:
     except MobclipError as error:
         console.print(f"[bold red]error[/] {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
+
+
+for command in COMMANDS:
+    app.command()(_readable_errors()(command))
 
 
 @app.command()
@@ -153,31 +159,84 @@ def _progress() -> Progress:
 
 
 @app.command()
-def status(profile: ProfileOption = "demo", as_json: JsonOption = False) -> None:
-    """Show what is fresh, stale, missing or failed, for each asset and region."""
+def status(
+    profile: ProfileOption = "demo",
+    region: Annotated[list[str] | None, typer.Option(help="Regions; all if not given. Repeatable.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what is fresh, stale, missing or failed, for each asset and region.
+
+    Many regions in one state are one line; ask for one with --region, or for all with --json.
+    """
     import dagster as dg
 
     from mobclip_assets.build import build_defs
     from mobclip_assets.instance import enter_instance
-    from mobclip_assets.status import read_status
+    from mobclip_assets.status import read_status, summarised
     from mobclip_core.deployment import Deployment
 
     with _readable_errors():
         enter_instance(profile)
         graph = build_defs(profile).resolve_asset_graph()
         with dg.DagsterInstance.get() as instance:
-            rows = read_status(instance, graph, Deployment.open(profile))
+            wanted = _wanted_regions(profile, region or [])
+            found = read_status(instance, graph, Deployment.open(profile))
+            rows = [row for row in found if row.region is None or row.region in wanted]
     if as_json:
         out.print_json(json.dumps([row.to_json() for row in rows]))
         return
     colours = {"fresh": "green", "stale": "yellow", "missing": "dim", "failed": "bold red"}
     table = Table("asset", "region", "state", "rows", "MiB", "materialised (UTC)")
-    for row in rows:
+    for row in summarised(rows):
         size = "" if row.bytes is None else f"{row.bytes / 2**20:.2f}"
         state = f"[{colours[row.state]}]{row.state}[/]"
         shown_rows = "" if row.rows is None else f"{row.rows:,}"
         table.add_row(row.asset, row.region or "", state, shown_rows, size, (row.materialized_at or "")[:19])
     out.print(table)
+
+
+@app.command()
+def encoders(profile: ProfileOption = "demo", as_json: JsonOption = False) -> None:
+    """Show the encoders that the lake still has, the newest first, and which one is used."""
+    from mobclip_core.deployment import Deployment
+
+    with _readable_errors():
+        store = Deployment.open(profile).store
+        used = store.data_version(TableRef("encoder"))
+        rows = [
+            {"version": version, "written": when.isoformat(timespec="seconds"), "used": version == used}
+            for version, when in store.bundle_versions("encoder").items()
+        ]
+    if as_json:
+        out.print_json(json.dumps(rows))
+        return
+    table = Table("encoder", "written (UTC)", "")
+    for row in rows:
+        table.add_row(str(row["version"])[:16], str(row["written"])[:19], "used" if row["used"] else "")
+    out.print(table)
+
+
+@app.command("use-encoder")
+def use_encoder(
+    version: Annotated[str, typer.Argument(help="The beginning of a version that `mobclip encoders` shows.")],
+    profile: ProfileOption = "demo",
+) -> None:
+    """Go back to an earlier encoder; the embeddings are stale until they are made again."""
+    import dagster as dg
+
+    from mobclip_assets.instance import enter_instance
+    from mobclip_assets.rollback import use_encoder as use
+    from mobclip_core.deployment import Deployment
+
+    with _readable_errors():
+        enter_instance(profile)
+        with dg.DagsterInstance.get() as instance:
+            whole = use(instance, Deployment.open(profile), version)
+    console.print(
+        f"encoder {whole[:16]} is used; now `mobclip materialize -p {profile} --select embeddings` and what depends on "
+        "it, or the sensor `refresh`, makes the vectors again",
+        soft_wrap=True,
+    )
 
 
 @app.command()

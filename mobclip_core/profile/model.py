@@ -42,6 +42,7 @@ class Profile(Settings):
         description: One line for people.
         storage: Root of the lake, any fsspec URL; `dagster_home/lake/<name>` beside the profiles if None.
         owners: Owners shown in the UI: e-mail addresses or `team:name`.
+        licences: Licence of each source, in words; they go into the cards of exports.
         grid: Cells.
         regions: Regions.
         zones: Zone layers by name.
@@ -62,6 +63,7 @@ class Profile(Settings):
     description: str = ""
     storage: str | None = None
     owners: list[str] = ["team:geospatial-data"]
+    licences: dict[str, str] = {}
     grid: GridConfig = GridConfig()
     regions: RegionsConfig
     zones: dict[str, ZoneLayer] = {}
