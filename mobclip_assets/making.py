@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from mobclip_assets.checks import TableChecks, blocking
 from mobclip_assets.distributions import AcceptConfig
-from mobclip_assets.metadata import result_metadata, table_schema
+from mobclip_assets.metadata import pictures_metadata, result_metadata, table_schema
 from mobclip_assets.resources import DeploymentResource
 from mobclip_assets.versions import code_version
 from mobclip_core.contracts import CONTRACTS, ON_REQUEST
@@ -119,7 +119,7 @@ class AssetMaker:
 
         checks = TableChecks(name, self.profile.quality) if contract else None
         return dg.asset(
-            _table_compute(called, checks) if checks else _bundle_compute(called),
+            _table_compute(called, checks, partitions is not None) if checks else _bundle_compute(called),
             name=name,
             description=inspect.cleandoc(step.__doc__ or "")
             + (f"\n\nOne row: {contract.description}" if contract else ""),
@@ -144,12 +144,12 @@ def freshness(profile: Profile) -> dg.FreshnessPolicy | None:
     return None if days is None else dg.FreshnessPolicy.time_window(fail_window=timedelta(days=days))
 
 
-def _table_compute(step: Called, checks: TableChecks) -> Callable[..., object]:
+def _table_compute(step: Called, checks: TableChecks, regional: bool) -> Callable[..., object]:
     """Makes a table or partition; it takes the place of the old one when it has passed its blocking checks."""
 
     def compute(
         context: dg.AssetExecutionContext, config: AcceptConfig, deployment: DeploymentResource
-    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
+    ) -> Iterator[dg.MaterializeResult | dg.AssetObservation | dg.AssetCheckResult]:  # type: ignore[type-arg]
         opened = deployment.open()
         with staged(opened.store) as store:
             aside = replace(opened, store=store)
@@ -162,7 +162,14 @@ def _table_compute(step: Called, checks: TableChecks) -> Callable[..., object]:
                 raise CheckFailedError(f"{ref}: {told}; what was there before stays")
             _trying(context, store.put_in_place)
         # before the checks, so that they are known to be about it
-        yield _materialise(opened, result)
+        if regional and result.pictures:
+            # beside the materialisation, and shown with it: what reads the newest of a thousand regions reads no maps
+            yield _materialise(opened, replace(result, pictures={}))
+            yield dg.AssetObservation(
+                context.asset_key, partition=context.partition_key, metadata=pictures_metadata(result.pictures)
+            )
+        else:
+            yield _materialise(opened, result)
         yield from found
 
     return compute

@@ -49,6 +49,11 @@ def numbers(counts: Mapping[str, Count]) -> dict[str, Any]:
     return {name: float(value) if isinstance(value, float) else value for name, value in counts.items()}
 
 
+def pictures_metadata(pictures: Mapping[str, bytes]) -> dict[str, Any]:
+    """PNG images by title as metadata values."""
+    return {title: picture(png) for title, png in pictures.items()}
+
+
 def result_metadata(deployment: Deployment, result: StepResult) -> dict[str, Any]:
     """All metadata of one materialisation: size, counts, first rows, tables, pictures."""
     written = result.written
@@ -57,4 +62,4 @@ def result_metadata(deployment: Deployment, result: StepResult) -> dict[str, Any
         metadata["dagster/row_count"] = written.rows
         metadata["first_rows"] = dg.MetadataValue.md(first_rows(deployment.store, written.ref))
     metadata |= {title: dg.MetadataValue.md(text) for title, text in result.markdown.items()}
-    return metadata | {title: picture(png) for title, png in result.pictures.items()}
+    return metadata | pictures_metadata(result.pictures)

@@ -10,42 +10,23 @@ import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.data_version import (
     DATA_VERSION_TAG,
-    CachingStaleStatusResolver,
     StaleStatus,
     extract_data_version_from_entry,
 )
 from dagster._core.event_api import PartitionKeyFilter
-from dagster._core.loader import LoadingContext
 from dagster._core.storage.asset_check_execution_record import (
     AssetCheckExecutionRecord,
     AssetCheckExecutionRecordStatus,
 )
 
 from mobclip_assets.assets.sources import source_files, source_key, source_version
+from mobclip_assets.records import Records, Resolver
 from mobclip_core.contracts import CONTRACTS
 from mobclip_core.deployment import Deployment
 from mobclip_core.profile import Profile
 from mobclip_core.store import TableRef
 
 CATALOG = "catalog"
-
-
-class RecordLoading(LoadingContext):
-    """What Dagster's stale-status resolver loads records through."""
-
-    def __init__(self, instance: dg.DagsterInstance) -> None:
-        self._instance = instance
-        self._loaders: dict[type, tuple[object, object]] = {}
-
-    @property
-    def instance(self) -> dg.DagsterInstance:
-        """The instance read."""
-        return self._instance
-
-    @property
-    def loaders(self) -> dict[type, tuple[object, object]]:  # type: ignore[override]
-        """Dagster's loaders by type."""
-        return self._loaders
 
 
 def observe_sources(instance: dg.DagsterInstance, profile: Profile) -> list[dg.AssetKey]:
@@ -81,7 +62,9 @@ class Standing:
 
     def __init__(self, instance: dg.DagsterInstance, graph: AssetGraph, deployment: Deployment) -> None:
         self._instance, self._graph, self._store = instance, graph, deployment.store
-        self._resolver = CachingStaleStatusResolver(instance, graph, RecordLoading(instance))
+        self.records = Records(instance, graph)
+        self._resolver = Resolver(instance, graph, self.records)
+        self._there: dict[str, set[str]] = {}
 
     def state(self, key: dg.AssetKey, region: str | None) -> StaleStatus:
         """Fresh, stale or missing; missing too where somebody removed the file."""
@@ -121,14 +104,18 @@ class Standing:
     def _is_there(self, name: str, region: str | None) -> bool:
         if name == CATALOG:
             return self._store.catalog_path.exists()
-        # the name of an asset without a contract is that of its bundle
-        return self._store.exists(TableRef(name, region if name in CONTRACTS else None))
+        if region is None or name not in CONTRACTS:
+            # the name of an asset without a contract is that of its bundle
+            return self._store.exists(TableRef(name))
+        if name not in self._there:
+            self._there[name] = set(self._store.regions(name))
+        return region in self._there[name]
 
     def _checks_passed(self, key: dg.AssetKey, region: str | None) -> bool:
         checks = [c for c in self._graph.get_check_keys_for_assets({key}) if self._graph.get(c).blocking]
         partition = PartitionKeyFilter(key=region)
         found = self._instance.event_log_storage.get_latest_asset_check_execution_by_key(checks, partition)
-        made = last_materialization(self._instance, key, region)
+        made = self.records.last(key, region)
         if made is None:
             return False
         for check in checks:
@@ -145,11 +132,3 @@ def _target(record: AssetCheckExecutionRecord) -> int | None:
     event = record.event.dagster_event if record.event is not None else None
     target = event.asset_check_evaluation_data.target_materialization_data if event is not None else None
     return None if target is None else target.storage_id
-
-
-def last_materialization(
-    instance: dg.DagsterInstance, key: dg.AssetKey, region: str | None
-) -> dg.EventLogRecord | None:
-    """The newest materialisation of an asset or of one of its partitions."""
-    wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=None if region is None else [region])
-    return next(iter(instance.fetch_materializations(wanted, limit=1).records), None)

@@ -3,8 +3,10 @@
 Belongs here: asking Dagster for the state of each asset and region. Does not belong here: deciding what to do about it.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any
 
 import dagster as dg
@@ -13,9 +15,11 @@ from dagster._core.definitions.data_version import StaleStatus
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
 from mobclip_assets.materialize import is_on_request
-from mobclip_assets.standing import Standing, last_materialization
+from mobclip_assets.records import Record
+from mobclip_assets.standing import Standing
 from mobclip_core.deployment import Deployment
 
+_NAMED = 5
 _STATES = {StaleStatus.FRESH: "fresh", StaleStatus.STALE: "stale", StaleStatus.MISSING: "missing"}
 
 
@@ -66,8 +70,36 @@ def read_status(instance: dg.DagsterInstance, graph: AssetGraph, deployment: Dep
             state = "failed" if region in failed else _STATES[standing.state(key, region)]
             if state == "missing" and is_on_request(graph, key):
                 continue
-            rows.append(_row(instance, key, region, state))
+            rows.append(_row(standing.records.last(key, region), key, region, state))
     return rows
+
+
+def summarised(rows: Sequence[Row], most: int = 20) -> list[Row]:
+    """For people: of an asset with more than `most` regions, one row a state, with sums and the newest time.
+
+    Its region is a list of names where they are few, else how many they are.
+    """
+    found = []
+    for _, of_asset in groupby(rows, lambda row: row.asset):
+        group = list(of_asset)
+        if len(group) <= most:
+            found += group
+            continue
+        for state in dict.fromkeys(row.state for row in group):
+            same = [row for row in group if row.state == state]
+            names = [str(row.region) for row in same]
+            found.append(
+                Row(
+                    asset=same[0].asset,
+                    region=", ".join(names) if len(names) <= _NAMED else f"{len(names):,} regions",
+                    state=state,
+                    rows=sum(row.rows or 0 for row in same),
+                    bytes=sum(row.bytes or 0 for row in same),
+                    data_version=None,
+                    materialized_at=max((row.materialized_at or "" for row in same), default=None),
+                )
+            )
+    return found
 
 
 def failed_regions(
@@ -90,13 +122,10 @@ def failed_regions(
     return {None} if run is not None and run.is_failure and written_by != run.run_id else set()
 
 
-def _row(instance: dg.DagsterInstance, key: dg.AssetKey, region: str | None, state: str) -> Row:
+def _row(record: Record | None, key: dg.AssetKey, region: str | None, state: str) -> Row:
     name = key.to_user_string()
-    record = last_materialization(instance, key, region)
-    if record is None or record.asset_materialization is None:
+    if record is None:
         return Row(name, region, state, None, None, None, None)
-    materialization = record.asset_materialization
-    metadata: dict[str, Any] = {k: entry.value for k, entry in materialization.metadata.items()}
     when = datetime.fromtimestamp(record.timestamp, UTC).isoformat(timespec="seconds")
-    version = (materialization.tags or {}).get("dagster/data_version")
-    return Row(name, region, state, metadata.get("dagster/row_count"), metadata.get("bytes"), version, when)
+    rows, size = (record.numbers.get(label) for label in ("dagster/row_count", "bytes"))
+    return Row(name, region, state, rows, size, record.data_version, when)

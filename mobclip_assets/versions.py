@@ -7,8 +7,10 @@ Comments and layout do not count: Python is hashed as its syntax tree, SQL witho
 """
 
 import ast
+import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -25,8 +27,17 @@ def _python_files(module: str) -> list[Path]:
     return sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
 
 
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
+_HOLD_STATEMENTS = ("body", "orelse", "finalbody", "handlers", "cases")
+_NAMED = re.compile(r"""\bsql_text\(\s*["'](\w+)["']""")
+
+
+@functools.cache
+def _syntax(source: str) -> str:
+    """The syntax tree of a module, without docstrings, as text."""
+    tree = ast.parse(source)
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
             first = node.body[0]
             if (
@@ -35,20 +46,18 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
                 and isinstance(first.value.value, str)
             ):
                 node.body = node.body[1:]
-    return tree
+        # only statements hold definitions: most of a tree are expressions
+        for field in _HOLD_STATEMENTS:
+            held = getattr(node, field, ())
+            waiting += held if isinstance(held, list) else ()
+    return ast.dump(tree)
 
 
 def _statements(module: str) -> list[Path]:
     """Files of the SQL statements that a module runs: those it names in `sql_text("...")`."""
-    calls = (
-        node
-        for path in _python_files(module)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "sql_text"
-    )
-    names = {call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)}
+    names = {name for path in _python_files(module) for name in _NAMED.findall(path.read_text(encoding="utf-8"))}
     place = next(place for place in SQL_PLACES if place.is_dir())
-    return [place / f"{name}.sql" for name in sorted(map(str, names))]
+    return [place / f"{name}.sql" for name in sorted(names)]
 
 
 def _sql_statement(path: Path) -> str:
@@ -67,8 +76,7 @@ def code_version(modules: Iterable[str], sql_of: Iterable[str], settings: Iterab
     digest = hashlib.sha256()
     for module in sorted(modules):
         for path in _python_files(module):
-            tree = _without_docstrings(ast.parse(path.read_text(encoding="utf-8")))
-            digest.update(ast.dump(tree).encode())
+            digest.update(_syntax(path.read_text(encoding="utf-8")).encode())
     for module in sorted(sql_of):
         for path in _statements(module):
             digest.update(f"{path.name}:{_sql_statement(path)}".encode())

@@ -19,6 +19,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 _DPI = 110
 INK, QUIET, EMPTY = "#1f2933", "#6b7785", "#e3e6ea"
@@ -308,8 +309,9 @@ def plain_axes(axes: Axes, x_label: str, y_label: str) -> None:
 
 
 def png_of(figure: Figure) -> bytes:
-    """The figure as the bytes of a PNG."""
-    buffer = io.BytesIO()
-    # without the software's name, so that the bytes depend on the picture alone
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    """The figure as the bytes of a PNG of 256 colours: a third of the size, and pictures lie in Dagster's database."""
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png")
+    with Image.open(drawn) as image:
+        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
+    return small.getvalue()

@@ -26,6 +26,7 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from mobclip_core.errors import ContractError, MissingTableError, MobclipError
 from mobclip_core.row_groups import RowGroupWriter
 
 _REGION_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_VERSION = re.compile(r"[0-9a-f]{64}")
 _ROW_GROUP_ROWS = 65_536
 
 
@@ -300,6 +302,33 @@ class Store:
         current = self._current(name)
         return Written(TableRef(name), 0, int(current["bytes"]), str(current["version"]))
 
+    def bundle_versions(self, name: str) -> dict[str, datetime]:
+        """Versions of a bundle that are there, the newest first, and when each was written (UTC).
+
+        An object store has no folders with times: the newest file of a version counts.
+        """
+        written: dict[str, datetime] = {}
+        for path, entry in self.fs.find(f"{self.root}/{name}", detail=True).items():
+            version = path.removeprefix(f"{self.root}/{name}/").split("/")[0]
+            if _VERSION.fullmatch(version):
+                when = self.fs.modified(path) if self.is_local else entry.get("LastModified") or self.fs.modified(path)
+                when = when if when.tzinfo else when.replace(tzinfo=UTC)
+                written[version] = max(when, written.get(version, when))
+        return dict(sorted(written.items(), key=lambda item: item[1], reverse=True))
+
+    def use_bundle(self, name: str, version: str) -> Written:
+        """Make an earlier version of a bundle, one of `bundle_versions`, the current one.
+
+        Raises:
+            MissingTableError: If that version is not there.
+        """
+        if version not in self.bundle_versions(name):
+            raise MissingTableError(f"{self.url}/{name} has no version {version}")
+        folder = f"{self.root}/{name}/{version}"
+        size = int(self.fs.du(folder))
+        self._put(f"{self.root}/{name}/current.json", json.dumps({"version": version, "bytes": size}).encode())
+        return Written(TableRef(name), 0, size, version)
+
     def remove_bundle(self, name: str) -> None:
         """Remove all versions of a bundle; nothing happens where there is none."""
         if self.fs.exists(f"{self.root}/{name}"):
@@ -406,7 +435,7 @@ class Store:
         """Keep the newest versions so that a reader in the middle of one is not cut off."""
         listed = [entry for entry in self.fs.ls(f"{self.root}/{name}", detail=True) if entry["type"] == "directory"]
         named = {entry["name"].rstrip("/").split("/")[-1]: entry for entry in listed}
-        others = [entry for key, entry in named.items() if re.fullmatch(r"[0-9a-f]{64}", key) and key != version]
+        others = [entry for key, entry in named.items() if _VERSION.fullmatch(key) and key != version]
         others.sort(key=lambda entry: str(entry.get("mtime", entry.get("LastModified", ""))), reverse=True)
         for entry in others[keep - 1 :]:
             self.fs.rm(entry["name"], recursive=True)

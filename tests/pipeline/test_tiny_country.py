@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from mobclip_assets.cli import app
 from mobclip_core.demo.config import TINY
 from mobclip_core.deployment import Deployment
-from mobclip_core.store import TableRef
+from mobclip_core.store import Store, TableRef
 
 pytestmark = pytest.mark.slow
 ELEVEN = {"POP", "CRI", "COS", "NTL", "ELE", "FOR", "EDU", "ELD", "HSR", "HOU", "ENE"}
@@ -160,7 +160,7 @@ def test_one_region_that_fails_does_not_stop_the_others(tiny_profile):
 
 
 def test_a_mixed_lake_is_refused_by_the_scores(tiny_profile, tiny_world):
-    """Embeddings of an older encoder in one region: scoring stops and says which."""
+    """Embeddings of an older encoder in one region: scoring stops and says which; all of the older one are fine."""
     profile = tiny_profile()
     assert run("materialize", "--profile", profile)[0] == 0
     store = Deployment.open(str(profile)).store
@@ -175,6 +175,28 @@ def test_a_mixed_lake_is_refused_by_the_scores(tiny_profile, tiny_world):
     code, _, err = run("materialize", "--profile", profile, "--select", "geobench_scores")
     assert code == 1
     assert "encoder" in err
+    _back_to_the_earlier_encoder(profile, store, path.read_bytes())
+
+
+def _back_to_the_earlier_encoder(profile: Path, store: Store, vectors: bytes) -> None:
+    code, out, _ = run("encoders", "--profile", profile, "--json")
+    newer, older = json.loads(out)
+    assert code == 0
+    assert (newer["used"], older["used"]) == (True, False)
+    assert older["version"][:16] in run("encoders", "--profile", profile)[1]
+    code, _, err = run("use-encoder", "nothing", "--profile", profile)
+    assert code == 2
+    assert older["version"] in err
+    assert run("use-encoder", older["version"][:10], "--profile", profile)[0] == 0
+    assert store.data_version(TableRef("encoder")) == older["version"]
+    state = {key: row["state"] for key, row in states(profile).items()}
+    assert [state["embeddings", region] for region in TINY.region_keys] == ["stale"] * TINY.regions
+    code, _, err = run("materialize", "--profile", profile, "--select", "embeddings", "--select", "geobench_scores")
+    assert code == 0, err
+    first = TINY.region_keys[0]
+    assert Path(store.path(TableRef("embeddings", first))).read_bytes() == vectors
+    state = {key: row["state"] for key, row in states(profile).items()}
+    assert [state["embeddings", region] for region in TINY.region_keys] == ["fresh"] * TINY.regions
 
 
 def test_unknown_regions_and_profiles_are_named(tiny_profile):
