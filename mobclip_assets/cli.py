@@ -42,8 +42,8 @@ def _readable_errors() -> Any:
         raise typer.Exit(2) from None
 
 
-for command in COMMANDS:
-    app.command()(_readable_errors()(command))
+for name, command in COMMANDS.items():
+    app.command(name)(_readable_errors()(command))
 
 
 @app.command()

@@ -5,6 +5,7 @@ Belongs here: options, files in and out, tables for people. Does not belong here
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -144,7 +145,35 @@ def export(
     out.print(card, highlight=False, soft_wrap=True)
 
 
-COMMANDS = (lookup, aggregate, similar, export)
+def map_(
+    lake: LakeOption = "demo",
+    to: Annotated[Path, typer.Option("--out", "-o", help="The page.")] = Path("map.html"),
+) -> None:
+    """Write a map to open in a browser: one file, no outside requests. Of a profile, with its tasks."""
+    from mobclip_core.catalog import country_page, region_outlines
+    from mobclip_core.deployment import Deployment
+    from mobclip_core.errors import ProfileError
+    from mobclip_core.profile import profile_path
+    from mobclip_core.serving.map_page import map_page
+    from mobclip_core.serving.places import store_of
+
+    with Console(stderr=True).status("drawing"):
+        try:
+            page = country_page(Deployment.open(str(profile_path(lake))))
+        except ProfileError:
+            page = map_page(_open(lake), Path(lake).stem, (), region_outlines(store_of(lake)))
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.write_bytes(page)
+    out.print(f"{to}: {len(page) / 2**20:.1f} MiB; open it in a browser", highlight=False, soft_wrap=True)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "lookup": lookup,
+    "aggregate": aggregate,
+    "similar": similar,
+    "export": export,
+    "map": map_,
+}
 """What is added to the command line."""
 
 

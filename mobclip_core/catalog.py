@@ -1,10 +1,13 @@
-"""What the lake publishes: the catalog, one DuckDB file of views, and a map of the whole country.
+"""What the lake publishes: the catalog, one DuckDB file of views, and maps of the whole country.
 
-Belongs here: making the two. Does not belong here: putting them in place (see `store`) and letting one step write at a
+Belongs here: making them. Does not belong here: putting them in place (see `store`) and letting one step write at a
 time (the orchestration does).
 """
 
 from typing import TYPE_CHECKING
+
+import numpy as np
+import shapely
 
 from mobclip_core.contracts import CONTRACTS
 from mobclip_core.sources.tables import quote
@@ -16,7 +19,9 @@ from mobclip_core.vectors import matrix_of
 if TYPE_CHECKING:
     import duckdb
 
+    from mobclip_core.deployment import Deployment
     from mobclip_core.profile import Profile
+    from mobclip_core.serving.map_page import Layer
 
 
 def _literal(text: str) -> str:
@@ -76,3 +81,46 @@ def country_map(store: Store, profile: "Profile") -> bytes:
 
     table = store.read_all("embeddings", ["cell", "vector"], profile.regions.region_keys)
     return embedding_map(table["cell"].to_numpy(), matrix_of(table["vector"]), f"Embeddings of {profile.name}")
+
+
+def country_page(deployment: "Deployment") -> bytes:
+    """The map to open in a browser: cells by vector, and by label, prediction and residual of each task scored."""
+    from mobclip_core.serving import open as open_places
+    from mobclip_core.serving.map_page import map_page
+
+    profile, store = deployment.profile, deployment.store
+    places = open_places(store.url, [key for key in profile.regions.region_keys if key in store.regions("embeddings")])
+    layers = _task_layers(deployment, places.cells) if store.exists(TableRef("geobench_scores")) else []
+    return map_page(places, profile.name, layers, region_outlines(store), profile.description)
+
+
+def region_outlines(store: Store) -> list[tuple[str, shapely.Geometry]]:
+    """Regions by name, in degrees; none where the lake has no `regions`."""
+    if not store.exists(TableRef("regions")):
+        return []
+    table = store.read(TableRef("regions"), ["name", "geometry"])
+    return list(zip(table["name"].to_pylist(), shapely.from_wkb(table["geometry"].to_pylist()), strict=True))
+
+
+def _task_layers(deployment: "Deployment", cells: np.ndarray) -> list["Layer"]:
+    from mobclip_core.evaluation.predictions import out_of_sample
+    from mobclip_core.serving.map_page import Layer
+
+    layers = []
+    for one in out_of_sample(deployment):
+        task = deployment.profile.tasks[one.task]
+        unit = task.unit if task.transform == "identity" else f"{task.transform} of {task.unit}"
+        row = np.searchsorted(cells, one.cells)
+
+        def spread(values: np.ndarray, row: np.ndarray = row, unit: np.ndarray = one.unit) -> np.ndarray:
+            found = np.full(len(cells), np.nan)
+            found[row] = values[unit]
+            return found
+
+        about = f"{task.title}, {unit}"
+        layers += [
+            Layer(about, "label", spread(one.label)),
+            Layer(about, "predicted", spread(one.prediction)),
+            Layer(about, "residual (SD)", spread(one.residual), diverging=True),
+        ]
+    return layers

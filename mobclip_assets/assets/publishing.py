@@ -9,6 +9,7 @@ from mobclip_assets.partitions import all_regions
 from mobclip_assets.resources import DeploymentResource
 from mobclip_assets.versions import code_version
 from mobclip_core.contracts import CONTRACTS, ON_REQUEST
+from mobclip_core.serving.map_page import FILE
 
 CATALOG_POOL = "catalog"
 
@@ -22,15 +23,15 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
         owners=make.profile.owners,
         pool=CATALOG_POOL,
         freshness_policy=freshness(make.profile),
-        code_version=code_version(["catalog", "contracts"], ["catalog"], []),
+        code_version=code_version(["catalog", "contracts", "serving/map_page"], ["catalog"], []),
         deps=[all_regions(c.name) if c.partitioned else c.name for c in CONTRACTS.values() if c.name not in ON_REQUEST],
     )
     def catalog(deployment: DeploymentResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        """One DuckDB file of commented views over every table, and a map; written aside and then put in place.
+        """One DuckDB file of commented views over every table, and two maps; written aside and then put in place.
 
         Open it with any DuckDB: `duckdb catalog.duckdb "SELECT * FROM embeddings LIMIT 5"`.
         """
-        from mobclip_core.catalog import country_map, write_catalog
+        from mobclip_core.catalog import country_map, country_page, write_catalog
 
         opened = deployment.open()
         store = opened.store
@@ -44,6 +45,7 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
             metadata={
                 "file": dg.MetadataValue.path(str(store.catalog_path)),
                 "map": dg.MetadataValue.path(store.publish("map.png", drawn)),
+                "page": dg.MetadataValue.path(store.publish(FILE, country_page(opened))),
                 "views": len(rows),
                 **numbers(rows),
                 "Embeddings": picture(drawn),

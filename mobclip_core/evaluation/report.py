@@ -7,20 +7,15 @@ import base64
 import html
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from markdown_it import MarkdownIt
 
 from mobclip_core.catalog import country_map
 from mobclip_core.deployment import Deployment
 from mobclip_core.encoder.checkpoint import TrainedEncoder
-from mobclip_core.evaluation.probes import ridge_predictions
-from mobclip_core.evaluation.scores import read_scores, shown, splits_of
-from mobclip_core.evaluation.units import unit_sets
+from mobclip_core.evaluation.predictions import out_of_sample
+from mobclip_core.evaluation.scores import read_scores, shown
 from mobclip_core.plots import cell_map
 from mobclip_core.store import TableRef
-from mobclip_core.vectors import matrix_of
 
 FILE = "report.html"
 
@@ -33,41 +28,6 @@ h1 { margin-bottom: 0 } h2 { margin-top: 2.6rem; border-bottom: 1px solid #e3e6e
 th, td { padding: .25rem .6rem; border-bottom: 1px solid #e3e6ea; text-align: right; white-space: nowrap }
 th:first-child, td:first-child { text-align: left }
 """
-
-
-def residuals(deployment: Deployment) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """What the ridge probe on the embeddings leaves of each task's label, for tasks with a label by cell.
-
-    Out of sample: of the first seed, spatial blocks where the profile scores them.
-
-    Returns:
-        Task -> cells, uint64 (n,), and label less prediction in standard deviations of the label, (n,).
-
-    Raises:
-        MissingTableError: If labels or embeddings are not materialised.
-    """
-    profile = deployment.profile
-    labels = deployment.store.read(TableRef("geobench_labels"))
-    labels = labels.filter(
-        pc.and_(pc.equal(labels["scale"], "cell"), pc.is_in(labels["task"], pa.array(_scored(deployment), pa.string())))
-    )
-    table = deployment.store.read_all("embeddings", ["cell", "vector"], profile.regions.region_keys).sort_by("cell")
-    vectors = matrix_of(table["vector"])
-    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for units in unit_sets(labels, table["cell"].to_numpy()):
-        name = "spatial" if "spatial" in profile.evaluation.splits else "random"
-        split = next(splits_of(name, profile.evaluation.seeds[0], units, profile.evaluation), None)
-        if split is None:
-            continue
-        predictions, _ = ridge_predictions(np.asarray(units.weights @ vectors), units.targets, split)
-        left = (units.targets - predictions) / units.targets.std(axis=0)
-        tested = split.tested
-        found |= {task: (units.centres[tested], left[tested, i]) for i, task in enumerate(units.tasks)}
-    return dict(sorted(found.items()))
-
-
-def _scored(deployment: Deployment) -> list[str]:
-    return sorted({row["task"] for row in read_scores(deployment)})
 
 
 def build_report(deployment: Deployment) -> str:
@@ -103,8 +63,12 @@ def build_report(deployment: Deployment) -> str:
             drawn = pictures.get(title) or (pictures.get("Few labels") if "few" in title else None)
             parts += [f"<h2>{html.escape(title)}</h2>", _figure(drawn, title) if drawn else "", _table(text)]
     maps = [
-        _figure(cell_map(cells, left, task, "label less prediction, standard deviations"), f"Residuals of {task}")
-        for task, (cells, left) in residuals(deployment).items()
+        _figure(
+            cell_map(one.cells, one.residual[one.unit], one.task, "label less prediction, standard deviations"),
+            f"Residuals of {one.task}",
+        )
+        for one in out_of_sample(deployment)
+        if one.scale == "cell"
     ]
     if maps:
         parts += ["<h2>Where the embeddings are wrong</h2>", f'<div class="maps">{"".join(maps)}</div>']

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mobclip_core.errors import MissingTableError
-from mobclip_core.evaluation.report import FILE, build_report, residuals
+from mobclip_core.evaluation.report import FILE, build_report
 from mobclip_core.evaluation.scores import build_geobench_scores
 
 
@@ -33,21 +33,6 @@ def test_one_page_with_everything_in_it(world):
     assert "A &lt;b&gt;task&lt;/b&gt;" in page
     assert "<b>task" not in page
     assert page.count("<table>") == 2 + 2 + 2 + 1 + 1
-
-
-def test_residuals_are_what_the_probe_leaves_of_each_cell(world):
-    vectors = world.features()
-    noise = np.random.default_rng(1).normal(size=len(world.cells))
-    exact = vectors @ np.arange(12.0)
-    deployment = deployment_of(world, {"EXA": (world.cells, exact), "NOI": (world.cells, noise)})
-    build_geobench_scores(deployment)
-    found = residuals(deployment)
-    assert list(found) == ["EXA", "NOI"]
-    for cells, left in found.values():
-        np.testing.assert_array_equal(np.sort(cells), world.cells)
-        assert len(left) == len(cells)
-    assert np.abs(found["EXA"][1]).max() < 0.1
-    assert found["NOI"][1].std() == pytest.approx(1, abs=0.15)
 
 
 def test_nothing_scored_is_said_and_nothing_made_is_an_error(world):
