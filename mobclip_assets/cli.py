@@ -4,7 +4,6 @@ Belongs here: reading options, progress and tables for people, JSON for programs
 commands do (see `materialize`, `status` and `mobclip_core`).
 """
 
-import json
 import os
 import sys
 import time
@@ -19,7 +18,7 @@ from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from mobclip_assets.cli_serving import COMMANDS
+from mobclip_assets.cli_serving import COMMANDS, print_json
 from mobclip_core.errors import MobclipError
 from mobclip_core.profile import PROFILES_DIR, load_profile
 from mobclip_core.store import TableRef
@@ -40,6 +39,15 @@ def _readable_errors() -> Any:
     except MobclipError as error:
         console.print(f"[bold red]error[/] {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("mobclip"):
+            raise
+        console.print(
+            f"[bold red]error[/] this command builds vectors and needs {error.name}: pip install 'mobclip\\[build]'",
+            highlight=False,
+            soft_wrap=True,
+        )
+        raise typer.Exit(2) from None
 
 
 for name, command in COMMANDS.items():
@@ -47,6 +55,7 @@ for name, command in COMMANDS.items():
 
 
 @app.command()
+@_readable_errors()
 def materialize(
     profile: ProfileOption = "demo",
     select: Annotated[
@@ -60,8 +69,7 @@ def materialize(
     What stands (same code, settings, files and upstream data, checks passed) is kept, so that an interrupted command
     goes on where it was. A region that fails does not stop the others.
     """
-    with _readable_errors():
-        failures = _materialize(profile, select or [], region or [], force)
+    failures = _materialize(profile, select or [], region or [], force)
     if failures:
         raise typer.Exit(1)
 
@@ -159,6 +167,7 @@ def _progress() -> Progress:
 
 
 @app.command()
+@_readable_errors()
 def status(
     profile: ProfileOption = "demo",
     region: Annotated[list[str] | None, typer.Option(help="Regions; all if not given. Repeatable.")] = None,
@@ -175,15 +184,14 @@ def status(
     from mobclip_assets.status import read_status, summarised
     from mobclip_core.deployment import Deployment
 
-    with _readable_errors():
-        enter_instance(profile)
-        graph = build_defs(profile).resolve_asset_graph()
-        with dg.DagsterInstance.get() as instance:
-            wanted = _wanted_regions(profile, region or [])
-            found = read_status(instance, graph, Deployment.open(profile))
-            rows = [row for row in found if row.region is None or row.region in wanted]
+    enter_instance(profile)
+    graph = build_defs(profile).resolve_asset_graph()
+    with dg.DagsterInstance.get() as instance:
+        wanted = _wanted_regions(profile, region or [])
+        found = read_status(instance, graph, Deployment.open(profile))
+        rows = [row for row in found if row.region is None or row.region in wanted]
     if as_json:
-        out.print_json(json.dumps([row.to_json() for row in rows]))
+        print_json([row.to_json() for row in rows])
         return
     colours = {"fresh": "green", "stale": "yellow", "missing": "dim", "failed": "bold red"}
     table = Table("asset", "region", "state", "rows", "MiB", "materialised (UTC)")
@@ -196,19 +204,19 @@ def status(
 
 
 @app.command()
+@_readable_errors()
 def encoders(profile: ProfileOption = "demo", as_json: JsonOption = False) -> None:
     """Show the encoders that the lake still has, the newest first, and which one is used."""
     from mobclip_core.deployment import Deployment
 
-    with _readable_errors():
-        store = Deployment.open(profile).store
-        used = store.data_version(TableRef("encoder"))
-        rows = [
-            {"version": version, "written": when.isoformat(timespec="seconds"), "used": version == used}
-            for version, when in store.bundle_versions("encoder").items()
-        ]
+    store = Deployment.open(profile).store
+    used = store.data_version(TableRef("encoder"))
+    rows = [
+        {"version": version, "written": when.isoformat(timespec="seconds"), "used": version == used}
+        for version, when in store.bundle_versions("encoder").items()
+    ]
     if as_json:
-        out.print_json(json.dumps(rows))
+        print_json(rows)
         return
     table = Table("encoder", "written (UTC)", "")
     for row in rows:
@@ -217,6 +225,7 @@ def encoders(profile: ProfileOption = "demo", as_json: JsonOption = False) -> No
 
 
 @app.command("use-encoder")
+@_readable_errors()
 def use_encoder(
     version: Annotated[str, typer.Argument(help="The beginning of a version that `mobclip encoders` shows.")],
     profile: ProfileOption = "demo",
@@ -228,10 +237,9 @@ def use_encoder(
     from mobclip_assets.rollback import use_encoder as use
     from mobclip_core.deployment import Deployment
 
-    with _readable_errors():
-        enter_instance(profile)
-        with dg.DagsterInstance.get() as instance:
-            whole = use(instance, Deployment.open(profile), version)
+    enter_instance(profile)
+    with dg.DagsterInstance.get() as instance:
+        whole = use(instance, Deployment.open(profile), version)
     console.print(
         f"encoder {whole[:16]} is used; now `mobclip materialize -p {profile} --select embeddings` and what depends on "
         "it, or the sensor `refresh`, makes the vectors again",
@@ -240,6 +248,7 @@ def use_encoder(
 
 
 @app.command()
+@_readable_errors()
 def scores(
     profile: ProfileOption = "demo",
     as_json: JsonOption = False,
@@ -258,12 +267,11 @@ def scores(
     from mobclip_core.evaluation.intervals import mean_intervals, means_markdown
     from mobclip_core.evaluation.scores import RESAMPLED, read_scores, scores_markdown
 
-    with _readable_errors():
-        rows = read_scores(Deployment.open(profile))
+    rows = read_scores(Deployment.open(profile))
     if as_json:
         asked = [row for row in rows if few_labels or "%" not in row["split"]]
         kept = [{name: value for name, value in row.items() if name != RESAMPLED} for row in asked]
-        out.print_json(json.dumps(kept))
+        print_json(kept)
         return
     plain = without_variants(rows)
 
@@ -286,29 +294,32 @@ def scores(
 
 
 @app.command()
+@_readable_errors()
 def report(profile: ProfileOption = "demo") -> None:
     """Write one HTML page with map, scores, ranks and residuals, and print where it is."""
     from mobclip_core.deployment import Deployment
     from mobclip_core.evaluation.report import build_report
 
-    with _readable_errors(), console.status("drawing"):
+    with console.status("drawing"):
         path = build_report(Deployment.open(profile))
     out.print(path, highlight=False, soft_wrap=True)
 
 
 @app.command("demo-data")
+@_readable_errors()
 def demo_data(
     folder: Annotated[Path, typer.Option(help="Where the raw files go.")] = PROFILES_DIR.parent / "demo_data",
 ) -> None:
     """Write the raw files of the demo country (generated; kept if they are there already)."""
     from mobclip_core.demo.generate import ensure_demo
 
-    with _readable_errors(), console.status("writing the demo country's raw files"):
+    with console.status("writing the demo country's raw files"):
         made = ensure_demo(folder)
     console.print(f"{'wrote' if made else 'kept'} the demo country's raw files in {folder}")
 
 
 @app.command()
+@_readable_errors()
 def ui(
     profile: ProfileOption = "demo",
     port: Annotated[int, typer.Option(help="Port of the web page.")] = 3000,
@@ -317,8 +328,7 @@ def ui(
     """Open the Dagster UI of a profile: web server and daemon, until interrupted."""
     from mobclip_assets.instance import enter_instance
 
-    with _readable_errors():
-        enter_instance(profile)
+    enter_instance(profile)
     console.print(f"[bold]http://{host}:{port}[/] serves {profile}; stop with Ctrl+C")
     dagster = Path(sys.executable).with_name("dagster")
     workspace = PROFILES_DIR.parents[1] / "workspace.yaml"

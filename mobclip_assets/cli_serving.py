@@ -35,6 +35,15 @@ _SHOWN_NUMBERS = 4
 _SHOWN_ROWS = 20
 
 
+def print_json(value: Any) -> None:
+    """Print JSON; colours for a person, and for a program no time lost on them."""
+    text = json.dumps(value, indent=2)
+    if out.is_terminal:
+        out.print_json(text)
+    else:
+        typer.echo(text)
+
+
 def lookup(
     lake: LakeOption = "demo",
     lon: Annotated[float | None, typer.Option(help="Longitude in degrees.")] = None,
@@ -113,7 +122,7 @@ def similar(
     for row in rows:
         row["cells"] = f"{row['cells']:x}"
     if as_json:
-        out.print_json(json.dumps(rows))
+        print_json(rows)
         return
     table = Table("cell", "region", "lon", "lat", "similarity", title=f"most like {number:x}")
     for row in rows:
@@ -228,7 +237,7 @@ def _give(answers: "Answers", columns: dict[str, Any], to: Path | None, as_json:
         rows = table.to_pylist()
         for row in rows:
             row["cell"] = None if row["cell"] is None else f"{row['cell']:x}"
-        out.print_json(json.dumps({"encoder": answers.encoder, "answers": rows}))
+        print_json({"encoder": answers.encoder, "answers": rows})
         return
     shown = Table(*columns, "cell", "cells", "source", "vector", title=f"encoder {answers.encoder[:16]}")
     for row in table.slice(0, _SHOWN_ROWS).to_pylist():

@@ -1,7 +1,7 @@
 """Dagster's records read an asset at a time, for deployments with hundreds of regions.
 
-Belongs here: the newest materialisation of every partition, and Dagster's stale-status resolver on top of it. Does not
-belong here: what follows from a state (see `standing`).
+Belongs here: the newest materialisation of every partition, and what is stale by them. Does not belong here: what
+follows from that (see `standing`).
 
 A record is read from the event's JSON as it lies in the event log: Dagster's own reader makes objects of every entry of
 its metadata, ten times the work, and a deployment of a thousand regions has some eight thousand newest events.
@@ -17,19 +17,23 @@ import dagster as dg
 import sqlalchemy as sa
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.data_version import (
+    CODE_VERSION_TAG,
     DATA_VERSION_TAG,
     DEFAULT_DATA_VERSION,
+    INPUT_DATA_VERSION_TAG_PREFIX,
     NULL_DATA_VERSION,
-    CachingStaleStatusResolver,
-    DataProvenance,
+    StaleStatus,
+    extract_data_version_from_entry,
+    get_input_data_version_tag,
+    get_input_event_pointer_tag,
 )
-from dagster._core.definitions.events import AssetKeyPartitionKey
 from dagster._core.events import DagsterEventType
-from dagster._core.loader import LoadingContext
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 
 _AT_ONCE = 500
+_NOTHING = "NULL"
+_INPUT = f"{INPUT_DATA_VERSION_TAG_PREFIX}/"
 
 
 @dataclass(frozen=True)
@@ -66,24 +70,6 @@ class Record:
             if item["entry_data"]["__class__"] == "IntMetadataEntryData"
         }
         return cls(storage_id, entry["timestamp"], entry["run_id"], made.get("tags") or {}, numbers)
-
-
-class _Loading(LoadingContext):
-    """What Dagster's stale-status resolver loads records through."""
-
-    def __init__(self, instance: dg.DagsterInstance) -> None:
-        self._instance = instance
-        self._loaders: dict[type, tuple[object, object]] = {}
-
-    @property
-    def instance(self) -> dg.DagsterInstance:
-        """The instance read."""
-        return self._instance
-
-    @property
-    def loaders(self) -> dict[type, tuple[object, object]]:  # type: ignore[override]
-        """Dagster's loaders by type."""
-        return self._loaders
 
 
 class Records:
@@ -143,11 +129,12 @@ class Records:
         return records
 
 
-class Resolver(CachingStaleStatusResolver):
-    """Dagster's resolver of stale partitions, on `Records`.
+class States:
+    """Fresh, stale or missing, by the rules of Dagster's own resolver, on `Records`.
 
-    Dagster's own asks the database several times for every partition, and does not look at all at what an asset is made
-    of where that is a hundred partitions or more.
+    Dagster's asks the database several times for every partition, and does not look at all at what an asset is made of
+    where that is a hundred partitions or more. A partition is stale when its code has a new version, when it depends on
+    other assets than it was made of, or when one of these has other data than then.
 
     Args:
         instance: Dagster instance of the profile.
@@ -156,50 +143,106 @@ class Resolver(CachingStaleStatusResolver):
     """
 
     def __init__(self, instance: dg.DagsterInstance, graph: AssetGraph, records: Records) -> None:
-        super().__init__(instance, graph, _Loading(instance))
-        self._records = records
+        self._instance, self._graph, self._records = instance, graph, records
+        self._parents: dict[dg.AssetKey, list[_Parent]] = {}
+        self._sources: dict[dg.AssetKey, str] = {}
 
-    def _get_latest_data_version_record(self, key: AssetKeyPartitionKey) -> Any:
-        # of what is made here Dagster's methods ask only for the time
-        if self.asset_graph.get(key.asset_key).is_external:
-            return super()._get_latest_data_version_record(key=key)
-        return self._records.last(key.asset_key, key.partition_key)
-
-    def _get_current_data_version(self, *, key: AssetKeyPartitionKey) -> dg.DataVersion:
-        if self.asset_graph.get(key.asset_key).is_external:
-            return super()._get_current_data_version(key=key)
-        record = self._records.last(key.asset_key, key.partition_key)
+    def version(self, key: dg.AssetKey, region: str | None) -> str:
+        """The current data version of a partition or of a source; Dagster's word for none where there is none."""
+        if self._graph.get(key).is_external:
+            if key not in self._sources:
+                last = next(iter(self._instance.fetch_observations(key, limit=1).records), None)
+                found = None if last is None else extract_data_version_from_entry(last.event_log_entry)
+                self._sources[key] = (found or DEFAULT_DATA_VERSION).value
+            return self._sources[key]
+        record = self._records.last(key, region)
         if record is None:
-            return NULL_DATA_VERSION
-        return DEFAULT_DATA_VERSION if record.data_version is None else dg.DataVersion(record.data_version)
+            return NULL_DATA_VERSION.value
+        return record.data_version or DEFAULT_DATA_VERSION.value
 
-    def _get_current_data_provenance(self, *, key: AssetKeyPartitionKey) -> DataProvenance | None:
-        if self.asset_graph.get(key.asset_key).is_external:
-            return super()._get_current_data_provenance(key=key)
-        record = self._records.last(key.asset_key, key.partition_key)
-        return None if record is None else DataProvenance.from_tags(record.tags)
+    def state(self, key: dg.AssetKey, region: str | None) -> StaleStatus:
+        """Of an asset without partitions, or of a partition."""
+        record = self._records.last(key, region)
+        if record is None:
+            return StaleStatus.MISSING
+        parents = self._parents_of(key)
+        tags = record.tags
+        if CODE_VERSION_TAG not in tags:
+            # told from outside: only the times are known
+            later = any(self._made_after(parent, region, record) for parent in parents)
+            return StaleStatus.STALE if later else StaleStatus.FRESH
+        made_of = sum(name.startswith(_INPUT) for name in tags)
+        stale = (
+            tags[CODE_VERSION_TAG] != self._graph.get(key).code_version
+            or made_of != len(parents)
+            or any(self._changed(parent, region, tags) for parent in parents)
+        )
+        return StaleStatus.STALE if stale else StaleStatus.FRESH
 
-    def _is_dep_updated(self, provenance: DataProvenance, dep_key: AssetKeyPartitionKey) -> bool:
-        if dep_key.partition_key is not None:
-            cursor = provenance.input_storage_ids[dep_key.asset_key]
-            newest = self._records.last(dep_key.asset_key, dep_key.partition_key)
-            if cursor is not None and newest is not None and newest.storage_id <= cursor:
-                return False
-        return super()._is_dep_updated(provenance, dep_key)
+    def _parents_of(self, key: dg.AssetKey) -> list["_Parent"]:
+        if key not in self._parents:
+            self._parents[key] = [
+                _Parent(
+                    parent,
+                    get_input_data_version_tag(parent),
+                    get_input_event_pointer_tag(parent),
+                    external=self._graph.get(parent).is_external,
+                    regional=self._graph.get(parent).partitions_def is not None,
+                    of_all=self._graph.get(key).partitions_def is None
+                    or isinstance(self._graph.get(key).partition_mappings.get(parent), dg.AllPartitionMapping),
+                )
+                for parent in sorted(self._graph.get(key).parent_keys)
+            ]
+        return self._parents[key]
 
-    def _get_partition_dependencies(self, *, key: AssetKeyPartitionKey) -> Sequence[AssetKeyPartitionKey]:
-        """Partitions that an asset's partition is made of; of many that have not changed since, one."""
-        provenance = self._get_current_data_provenance(key=key)
-        found = []
-        for parent in self.asset_graph.get(key.asset_key).parent_keys:
-            if not self.asset_graph.get(parent).is_partitioned:
-                found.append(AssetKeyPartitionKey(parent, None))
-                continue
-            mapped = self.asset_graph.get_parent_partition_keys_for_child(key.partition_key, parent, key.asset_key)
-            regions = list(mapped.partitions_subset.get_partition_keys())
-            cursor = provenance.input_storage_ids.get(parent) if provenance else None
-            if cursor is not None and len(regions) > 1:
-                changed = set(self._records.after(parent, cursor))
-                regions = [region for region in regions if region in changed] or regions[:1]
-            found += [AssetKeyPartitionKey(parent, region) for region in regions]
-        return found
+    def _changed(self, parent: "_Parent", region: str | None, tags: Mapping[str, str]) -> bool:
+        """Whether a parent has other data than a materialisation was made of."""
+        if parent.version_tag not in tags:
+            return True
+        if not parent.regional:
+            return tags[parent.version_tag] != self.version(parent.key, None)
+        pointer = tags.get(parent.pointer_tag, _NOTHING)
+        # where there was nothing then, all that is there now is new (Dagster's own takes it for old)
+        cursor = 0 if pointer == _NOTHING else int(pointer)
+        return any(self._has_new_data(parent.key, one, cursor) for one in self._after(parent, region, cursor))
+
+    def _after(self, parent: "_Parent", region: str | None, cursor: int) -> Sequence[str]:
+        """Partitions of a parent, of those that a partition is made of, that were made again after an event."""
+        if parent.of_all:
+            return self._records.after(parent.key, cursor)
+        newest = self._records.last(parent.key, region)
+        return [str(region)] if newest is not None and newest.storage_id > cursor else []
+
+    def _has_new_data(self, key: dg.AssetKey, region: str, cursor: int) -> bool:
+        before = self._instance.get_latest_data_version_record(key, False, region, before_cursor=cursor + 1)
+        found = None if before is None else extract_data_version_from_entry(before.event_log_entry)
+        return (None if found is None else found.value) != self.version(key, region)
+
+    def _made_after(self, parent: "_Parent", region: str | None, record: Record) -> bool:
+        if parent.external:
+            return False
+        if parent.regional and parent.of_all:
+            return bool(self._records.after(parent.key, record.storage_id))
+        newest = self._records.last(parent.key, region if parent.regional else None)
+        return newest is None or newest.storage_id > record.storage_id
+
+
+@dataclass(frozen=True)
+class _Parent:
+    """What an asset is made of, and where a materialisation says which of it.
+
+    Args:
+        key: The parent.
+        version_tag: Tag of the version of its data.
+        pointer_tag: Tag of the newest event about it then.
+        external: A source.
+        regional: Whether it has partitions.
+        of_all: Whether a partition is made of all of the parent's.
+    """
+
+    key: dg.AssetKey
+    version_tag: str
+    pointer_tag: str
+    external: bool
+    regional: bool
+    of_all: bool

@@ -20,7 +20,7 @@ from dagster._core.storage.asset_check_execution_record import (
 )
 
 from mobclip_assets.assets.sources import source_files, source_key, source_version
-from mobclip_assets.records import Records, Resolver
+from mobclip_assets.records import Records, States
 from mobclip_core.contracts import CONTRACTS
 from mobclip_core.deployment import Deployment
 from mobclip_core.profile import Profile
@@ -63,12 +63,12 @@ class Standing:
     def __init__(self, instance: dg.DagsterInstance, graph: AssetGraph, deployment: Deployment) -> None:
         self._instance, self._graph, self._store = instance, graph, deployment.store
         self.records = Records(instance, graph)
-        self._resolver = Resolver(instance, graph, self.records)
+        self._states = States(instance, graph, self.records)
         self._there: dict[str, set[str]] = {}
 
     def state(self, key: dg.AssetKey, region: str | None) -> StaleStatus:
         """Fresh, stale or missing; missing too where somebody removed the file."""
-        state = self._resolver.get_status(key, region)
+        state = self._states.state(key, region)
         if state == StaleStatus.MISSING or self._is_there(key.to_user_string(), region):
             return state
         return StaleStatus.MISSING
@@ -82,7 +82,7 @@ class Standing:
 
     def version(self, key: dg.AssetKey, region: str | None) -> str:
         """The current data version of a partition, or of a source; empty where there is none."""
-        return self._resolver.get_current_data_version(key, region).value
+        return self._states.version(key, region)
 
     def stands(self, key: dg.AssetKey, region: str | None) -> bool:
         """Whether the partition is fresh and every blocking check passed on the very materialisation that stands."""

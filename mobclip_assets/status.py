@@ -4,7 +4,7 @@ Belongs here: asking Dagster for the state of each asset and region. Does not be
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
@@ -47,7 +47,7 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         """The row as JSON values."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 def read_status(instance: dg.DagsterInstance, graph: AssetGraph, deployment: Deployment) -> list[Row]:

@@ -39,7 +39,7 @@ def _files(store: Store, contract: TableContract) -> str | None:
 
 
 def write_catalog(connection: "duckdb.DuckDBPyConnection", store: Store) -> dict[str, int]:
-    """Create a commented view for every table that is there.
+    """Create a commented view for every table that is there, and the macros that ask about places.
 
     Views name the files of the lake by absolute path or URL, so the catalog works where the lake is reachable under it:
     for a lake on an object store the reader's DuckDB needs access to it too.
@@ -72,6 +72,13 @@ def write_catalog(connection: "duckdb.DuckDBPyConnection", store: Store) -> dict
             )
         [counted] = connection.execute(f"SELECT count(*) FROM {view}").fetchall()  # noqa: S608 - quoted above
         rows[contract.name] = int(counted[0])
+    if {"embeddings", "grid_cells"} <= set(rows):
+        for macro in (
+            sql_text("catalog_place"),
+            sql_text("catalog_similar_places"),
+            sql_text("catalog_region_vectors"),
+        ):
+            connection.execute(macro)
     return rows
 
 

@@ -124,6 +124,12 @@ class Store:
 
     def regions(self, table: str) -> list[str]:
         """Keys of the partitions that are there, sorted."""
+        if self.is_local:
+            # a fraction of the time of fsspec's walk, where there are a thousand
+            folders = Path(self.root, table).glob("region=*")
+            return sorted(
+                folder.name.removeprefix("region=") for folder in folders if (folder / "part.parquet").exists()
+            )
         found = self.fs.glob(f"{self.root}/{table}/region=*/part.parquet")
         return sorted(path.split("/region=")[-1].split("/")[0] for path in found)
 

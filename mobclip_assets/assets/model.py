@@ -6,7 +6,7 @@ import dagster as dg
 from pydantic import BaseModel
 
 from mobclip_assets.making import GPU_POOL, AssetMaker, Code
-from mobclip_assets.partitions import all_features
+from mobclip_assets.partitions import all_features, all_regions
 from mobclip_core.deployment import Deployment, StepResult
 
 GROUP = "model"
@@ -95,4 +95,22 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
 
         return build_encoder_variants(deployment)
 
-    return [encoder, encoder_variants, embeddings]
+    @make.whole(
+        group=GROUP,
+        kinds={"pytorch"},
+        deps=[all_regions("embeddings"), all_regions("grid_cells"), "geobench_labels"],
+        code=Code(
+            ["encoder/distil", "serving/location_encoder", "evaluation/unseen"], settings=[profile.location_encoder]
+        ),
+        pool=GPU_POOL,
+    )
+    def location_encoder(deployment: Deployment) -> StepResult:
+        """The embeddings as a function of longitude and latitude: safetensors, ONNX and a module of PyTorch alone.
+
+        Its quality is told on cells that it did not learn from.
+        """
+        from mobclip_core.encoder.distil import build_location_encoder
+
+        return build_location_encoder(deployment)
+
+    return [encoder, encoder_variants, embeddings, location_encoder]

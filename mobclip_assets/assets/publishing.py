@@ -9,7 +9,6 @@ from mobclip_assets.partitions import all_regions
 from mobclip_assets.resources import DeploymentResource
 from mobclip_assets.versions import code_version
 from mobclip_core.contracts import CONTRACTS, ON_REQUEST
-from mobclip_core.serving.map_page import FILE
 
 CATALOG_POOL = "catalog"
 
@@ -32,6 +31,7 @@ def make_assets(make: AssetMaker) -> list[dg.AssetsDefinition]:
         Open it with any DuckDB: `duckdb catalog.duckdb "SELECT * FROM embeddings LIMIT 5"`.
         """
         from mobclip_core.catalog import country_map, country_page, write_catalog
+        from mobclip_core.serving.map_page import FILE
 
         opened = deployment.open()
         store = opened.store

@@ -22,7 +22,7 @@ from mobclip_core.profile.evaluation import (
     ZoneLabel,
 )
 from mobclip_core.profile.imagery import ImageryConfig, RandomConvolutionalConfig, TimmConfig
-from mobclip_core.profile.learning import EncoderConfig, LineConfig, StudentConfig
+from mobclip_core.profile.learning import EncoderConfig, LineConfig, LocationEncoderConfig, StudentConfig
 from mobclip_core.profile.loading import PROFILES_DIR, load_profile, profile_path
 from mobclip_core.profile.mobility import (
     Flows,
@@ -73,6 +73,7 @@ __all__ = [
     "InputName",
     "Label",
     "LineConfig",
+    "LocationEncoderConfig",
     "Lodes",
     "MethodName",
     "Mitma",

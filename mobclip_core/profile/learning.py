@@ -164,3 +164,31 @@ class EncoderConfig(Settings):
                 f"{self.dimensions} dimensions to training"
             )
         return self
+
+
+class LocationEncoderConfig(Settings):
+    """The function of longitude and latitude that the embeddings are distilled into.
+
+    Args:
+        spacing: Distance of the finest grid's nodes over that of the cells.
+        features: Numbers a node of a grid.
+        degrees: Degrees of the spherical harmonics.
+        hidden: Width of the MLP.
+        steps: Steps of the training.
+        batch_size: Cells a step.
+        learning_rate: AdamW, rising and falling along one cycle.
+        grid_decay: AdamW, on the grids: what no cell speaks for falls back to the coarser grids.
+        held_out: Share of cells that it does not learn from, to tell how well it does elsewhere.
+        seed: Seed.
+    """
+
+    spacing: Annotated[float, Field(gt=0)] = 1.0
+    features: Annotated[int, Field(ge=1)] = 16
+    degrees: Annotated[int, Field(ge=1, le=40)] = 8
+    hidden: Annotated[int, Field(ge=1)] = 512
+    steps: Annotated[int, Field(ge=2)] = 1000
+    batch_size: Annotated[int, Field(ge=1)] = 1024
+    learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    grid_decay: Annotated[float, Field(ge=0)] = 0.1
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    seed: int = 0

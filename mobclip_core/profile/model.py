@@ -12,7 +12,7 @@ from mobclip_core.profile.base import Settings
 from mobclip_core.profile.census import CensusConfig, CensusZones
 from mobclip_core.profile.evaluation import EvaluationConfig, TaskConfig
 from mobclip_core.profile.imagery import ImageryConfig
-from mobclip_core.profile.learning import EncoderConfig, LineConfig
+from mobclip_core.profile.learning import EncoderConfig, LineConfig, LocationEncoderConfig
 from mobclip_core.profile.mobility import MobilityConfig, Trips, Visits
 from mobclip_core.profile.operations import OperationsConfig
 from mobclip_core.profile.places import GridConfig, RegionsConfig, ZoneLayer
@@ -52,6 +52,7 @@ class Profile(Settings):
         mobility: Mobility.
         line: LINE.
         encoder: Encoder.
+        location_encoder: Location encoder.
         tasks: GeoBench tasks by code.
         evaluation: Scoring.
         quality: Limits of changes from one materialisation to the next.
@@ -73,6 +74,7 @@ class Profile(Settings):
     mobility: MobilityConfig = MobilityConfig()
     line: LineConfig = LineConfig()
     encoder: EncoderConfig = EncoderConfig()
+    location_encoder: LocationEncoderConfig = LocationEncoderConfig()
     tasks: dict[str, TaskConfig] = {}
     evaluation: EvaluationConfig = EvaluationConfig()
     quality: QualityConfig = QualityConfig()

@@ -32,6 +32,7 @@ WHOLE = {
     "node_embeddings",
     "encoder",
     "encoder_variants",
+    "location_encoder",
     "geobench_labels",
     "geobench_scores",
     "scaling_law",

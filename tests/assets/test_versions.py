@@ -54,7 +54,7 @@ def test_a_package_counts_with_all_its_modules(code):
     assert code_version(["many"], [], []) != before
 
 
-ENCODED = {"encoder", "encoder_variants", "embeddings", "geobench_scores", "scaling_law", "catalog"}
+ENCODED = {"encoder", "encoder_variants", "embeddings", "location_encoder", "geobench_scores", "scaling_law", "catalog"}
 JOINED = {"mobility_graph", "node_embeddings", *ENCODED}
 CHANGED = {
     "census_cells": {"census_features"},

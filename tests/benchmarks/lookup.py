@@ -29,9 +29,11 @@ def points(places: Places, number: int) -> None:
     row = {int(cell): i for i, cell in enumerate(places.cells)}
     few = min(20_000, number)
 
-    def plain() -> list[object]:
+    nothing = np.full(places.dimensions, np.nan, dtype=np.float32)
+
+    def plain() -> np.ndarray:
         found = [row.get(int(h3.latlng_to_cell(lat[i], lon[i], 6))) for i in range(few)]
-        return [None if i is None else places.vectors[i] for i in found]
+        return np.stack([nothing if i is None else places.vectors[i] for i in found])
 
     baseline = few / median_seconds(plain, 3)
     report("lookup", number / seconds, "points/s", n=number, baseline=baseline, seconds=seconds)
@@ -42,10 +44,10 @@ def counties(places: Places, number: int) -> None:
     random = np.random.default_rng(1)
     hull = shapely.convex_hull(shapely.multipoints(np.column_stack([places.lon, places.lat])))
     west, south, east, north = shapely.bounds(hull)
-    seeds = np.column_stack([random.uniform(west, east, number), random.uniform(south, north, number)])
+    seeds = np.column_stack([random.uniform(west, east, 2 * number), random.uniform(south, north, 2 * number)])
     voronoi = shapely.get_parts(shapely.voronoi_polygons(shapely.multipoints(seeds)))
     polygons = shapely.intersection(voronoi, hull)
-    polygons = polygons[shapely.area(polygons) > 0]
+    polygons = random.permutation(polygons[shapely.area(polygons) > 0])[:number]
     began = time.perf_counter()
     answers = places.aggregate(polygons)
     first = time.perf_counter() - began

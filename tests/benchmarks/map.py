@@ -24,9 +24,10 @@ _PAN = """async () => {
   let frames = 0;
   const end = performance.now() + 5000;
   while (performance.now() < end) {
-    map.setProps({ initialViewState: { ...view, longitude: view.longitude + Math.sin(frames / 10) * 0.2 } });
-    await new Promise((next) => { map.setProps({ onAfterRender: next }); });
     frames++;
+    const drawn = new Promise((next) => { map.setProps({ onAfterRender: next }); });
+    map.setProps({ initialViewState: { ...view, longitude: view.longitude + Math.sin(frames / 10) * 0.2 } });
+    await drawn;
   }
   return frames / 5;
 }"""

@@ -115,6 +115,8 @@ def compare(profile: Path, region: str | None, full: float | None, quick: bool) 
         "s",
         n=deployment.store.read(TableRef("grid_cells", region), ["cell"]).num_rows,
         baseline=full,
+        # full over one region: the bigger, the better
+        ratio=full / seconds,
         profile=deployment.profile.name,
         region=region,
         scores=scores,

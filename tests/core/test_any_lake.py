@@ -10,6 +10,7 @@ from mobclip_core.census import build_census_features
 from mobclip_core.demo.config import TINY
 from mobclip_core.deployment import Deployment
 from mobclip_core.encoder.building import build_encoder
+from mobclip_core.encoder.distil import build_location_encoder
 from mobclip_core.encoder.embedding import build_embeddings
 from mobclip_core.encoder.line import build_node_embeddings
 from mobclip_core.encoder.variants import build_encoder_variants
@@ -34,7 +35,7 @@ STAGES = (
     ((build_mobility_edges,), True),
     ((build_mobility_graph, build_node_embeddings, build_encoder, build_encoder_variants), False),
     ((build_embeddings,), True),
-    ((build_geobench_labels, build_geobench_scores), False),
+    ((build_geobench_labels, build_geobench_scores, build_location_encoder), False),
 )
 
 

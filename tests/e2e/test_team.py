@@ -128,6 +128,13 @@ def test_a_region_is_made_from_a_browser(served):
         page.get_by_text(run[:8]).first.wait_for()
         page.get_by_text("first_rows").first.wait_for()
         page.screenshot(path=ARTEFACTS / "materialised.png")
+        # the map lies in an observation, shown with the materialisation
+        title = f"Embeddings of {region}"
+        page.locator("tr").filter(has_text=title).get_by_text("Show Markdown").first.click()
+        picture = page.locator('img[src^="data:image/png"]').first
+        picture.wait_for()
+        assert picture.evaluate("image => image.complete && image.naturalWidth > 100")
+        page.screenshot(path=ARTEFACTS / "plot.png")
         browser.close()
 
 

@@ -59,7 +59,7 @@ def test_from_raw_files_to_scores(tiny_profile, home):
 def _everything_is_fresh(profile: Path) -> None:
     rows = states(profile)
     assert {row["state"] for row in rows.values()} == {"fresh"}
-    assert len(rows) == 11 + 8 * TINY.regions
+    assert len(rows) == 12 + 8 * TINY.regions
     grid = sum(rows["grid_cells", region]["rows"] for region in TINY.region_keys)
     assert grid == sum(rows["embeddings", region]["rows"] for region in TINY.region_keys) > 150
     code, out, _ = run("status", "--profile", profile)

@@ -1,7 +1,11 @@
+import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mobclip_core.catalog import write_catalog
 from mobclip_core.sql import session, sql_text
+from tests.places import make_places, write_lake
 
 
 def test_catalog_view(tmp_path):
@@ -16,3 +20,26 @@ def test_catalog_view(tmp_path):
         assert connection.execute('FROM "a view" ORDER BY cell').fetchall() == [(1, "7"), (2, "b")]
         connection.execute(sql_text("catalog_view").format(view='"a view"', files=files, partitioned="false"))
         assert connection.execute('FROM "a view" ORDER BY cell').fetchall() == [(1,), (2,)]
+
+
+def test_macros_answer_as_python_does(tmp_path):
+    places = make_places(rings=4)
+    store = write_lake(places, tmp_path)
+    with store.writing_catalog() as aside, duckdb.connect(str(aside)) as connection:
+        write_catalog(connection, store)
+    cell = int(places.cells[30])
+    with duckdb.connect(str(store.catalog_path), read_only=True) as catalog:
+        [row] = catalog.sql(f"FROM place({cell})").fetchall()
+        assert row[:2] == (places.lon[30], places.lat[30])
+        similar = catalog.sql(f"FROM similar_places({cell}, 5)").fetchall()
+        regions = catalog.sql("FROM region_vectors()").fetchall()
+        assert catalog.sql("FROM place(5)").fetchall() == []
+    wanted = places.similar(cell=cell, k=5)
+    assert [row[0] for row in similar] == wanted.cells.tolist()
+    assert [row[1] for row in similar] == wanted.region.tolist()
+    np.testing.assert_allclose([row[2] for row in similar], wanted.similarity, atol=1e-5)
+    assert [name for name, _ in regions] == ["east", "west"]
+    for number, (_, vector) in enumerate(regions):
+        own = places.region == number
+        weight = (places.area_km2 * places.coverage)[own]
+        np.testing.assert_allclose(vector, weight @ places.vectors[own] / weight.sum(), rtol=1e-4)
