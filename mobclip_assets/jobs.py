@@ -54,7 +54,9 @@ def make_jobs() -> list["UnresolvedAssetJobDefinition"]:
             "evaluate", dg.AssetSelection.assets("geobench_labels", "geobench_scores"), description="Labels and scores."
         ),
         dg.define_asset_job(
-            "publish", dg.AssetSelection.assets("catalog"), description="What readers outside the graph open."
+            "publish",
+            dg.AssetSelection.assets("catalog", "location_encoder"),
+            description="What readers outside the graph open: the catalog, the maps, the location encoder.",
         ),
         dg.define_asset_job(
             "scaling",

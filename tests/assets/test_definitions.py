@@ -125,6 +125,7 @@ def test_selection_in_dagsters_syntax(graph):
         "geobench_labels",
         "geobench_scores",
         "scaling_law",
+        "location_encoder",
         "catalog",
     }
     stages = plan_stages(graph, wanted_assets(graph, ["census_features"]))

@@ -22,6 +22,27 @@ def test_catalog_view(tmp_path):
         assert connection.execute('FROM "a view" ORDER BY cell').fetchall() == [(1,), (2,)]
 
 
+def test_macros_by_hand():
+    with session() as connection:
+        connection.execute(
+            "CREATE TABLE embeddings AS FROM (VALUES (1::UBIGINT, 'a', [1.0, 0.0]::FLOAT[]), (2, 'a', [0.0, 2.0]), "
+            "(3, 'b', [1.0, 1.0])) t(cell, region, vector)"
+        )
+        connection.execute(
+            "CREATE TABLE grid_cells AS FROM (VALUES (1::UBIGINT, 5.0, 50.0, 10.0, 1.0), (2, 6.0, 51.0, 10.0, 0.5), "
+            "(3, 7.0, 52.0, 10.0, 1.0)) t(cell, lon, lat, area_km2, coverage)"
+        )
+        for name in ("catalog_place", "catalog_similar_places", "catalog_region_vectors"):
+            connection.execute(sql_text(name))
+        assert connection.execute("FROM place(2)").fetchall() == [(6.0, 51.0, 10.0, 0.5, 2, "a", [0.0, 2.0])]
+        similar = connection.execute("FROM similar_places(1, 1)").fetchall()
+        assert [(cell, region) for cell, region, _ in similar] == [(3, "b")]
+        assert abs(similar[0][2] - 0.5**0.5) < 1e-6
+        # region a: the first cell counts twice the second
+        found = connection.execute("FROM region_vectors()").fetchall()
+        assert found == [("a", [2 / 3, 2 / 3]), ("b", [1.0, 1.0])]
+
+
 def test_macros_answer_as_python_does(tmp_path):
     places = make_places(rings=4)
     store = write_lake(places, tmp_path)
