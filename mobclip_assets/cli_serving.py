@@ -133,7 +133,9 @@ def similar(
 def export(
     path: Annotated[Path, typer.Argument(help="File; .parquet, .csv, .arrow, .safetensors, .fgb or .tif.")],
     lake: LakeOption = "demo",
-    dimensions: Annotated[int | None, typer.Option(help="Only the first so many numbers of each vector.")] = None,
+    dimensions: Annotated[
+        int | None, typer.Option(help="So many principal components in place of the vectors.")
+    ] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Quantise to 8 bits; the loss is measured and shown.")] = False,
     region: Annotated[list[str] | None, typer.Option(help="Only these regions. Repeatable.")] = None,
 ) -> None:

@@ -8,8 +8,11 @@ Belongs here: one function a format, quantisation, the dataset card. Does not be
 | `.csv` | cell, region, longitude and latitude, source, one column a dimension | spreadsheets |
 | `.arrow` | Arrow IPC: as GeoParquet, with points | Polars, pandas, memory mapping |
 | `.safetensors` | `cells` (int64, H3) and `vectors`; `scale` where quantised | PyTorch, JAX |
-| `.fgb` | FlatGeobuf: polygons with the first dimensions as columns | QGIS, web maps |
-| `.tif` | Cloud-Optimised GeoTIFF in EPSG:4326, one band a dimension | GDAL, raster stacks |
+| `.fgb` | FlatGeobuf: polygons with 16 principal components as columns | QGIS, web maps |
+| `.tif` | Cloud-Optimised GeoTIFF in EPSG:4326, one band each of 16 principal components | GDAL, raster stacks |
+
+Fewer dimensions are principal components: no number of a vector says more than another. On the demo country 16
+components keep a mean R2 of 0.70 of 0.78, the first 16 numbers 0.43.
 """
 
 import json
@@ -65,6 +68,25 @@ def quantise(vectors: np.ndarray) -> Quantised:
     return Quantised(codes, scale, float(cosine.mean()) if len(cosine) else 1.0, error / size if size else 0.0)
 
 
+def principal(vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The first principal components of vectors.
+
+    Args:
+        vectors: float32, shape (n, d).
+        count: How many, at most d.
+
+    Returns:
+        Components, float32 (n, count), the largest variance first; the mean that was taken off, (d,); and the axes,
+        (d, count): `vectors` is about `components @ axes.T + mean`. An axis' largest entry is positive.
+    """
+    mean = vectors.mean(axis=0, dtype=np.float64)
+    centred = vectors - mean
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    axes = axes[:, ::-1][:, :count]
+    axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), np.arange(count)] < 0, -1.0, 1.0)
+    return (centred @ axes).astype(np.float32), mean.astype(np.float32), axes.astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Exported:
     """What an export wrote.
@@ -90,8 +112,7 @@ def export(places: Places, path: str | Path, *, dimensions: int | None = None, i
     Args:
         places: What to write.
         path: The file; replaced if it is there.
-        dimensions: Only the first so many. Encoders trained with `matryoshka` put most into the first ones; of others,
-            a prefix is as good as any other choice of dimensions.
+        dimensions: That many principal components in place of the vectors; safetensors have the axes beside them.
         int8: Quantise (GeoParquet, Arrow and safetensors).
 
     Raises:
@@ -108,13 +129,18 @@ def export(places: Places, path: str | Path, *, dimensions: int | None = None, i
         wanted = min(_RASTER_DIMENSIONS, places.dimensions) if path.suffix in (".fgb", ".tif") else places.dimensions
     if not 1 <= wanted <= places.dimensions:
         raise MobclipError(f"{wanted} dimensions asked for; the vectors have {places.dimensions}")
-    chosen = replace(places, vectors=np.ascontiguousarray(places.vectors[:, :wanted]))
+    chosen, axes = places, None
+    if wanted < places.dimensions:
+        components, *axes = principal(places.vectors, wanted)
+        chosen = replace(places, vectors=components)
     small = quantise(chosen.vectors) if int8 else None
     path.parent.mkdir(parents=True, exist_ok=True)
     # written beside and renamed, so that nobody reads half a file
     aside = path.with_name(f".aside-{path.name}")
     try:
         writer(chosen, small, aside)
+        if path.suffix == ".safetensors" and axes is not None:
+            _add_tensors(aside, {"mean": axes[0], "axes": axes[1]})
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
@@ -185,6 +211,17 @@ def _write_safetensors(places: Places, small: Quantised | None, path: Path) -> N
     else:
         tensors |= {"vectors": small.codes, "scale": small.scale}
     save_file(tensors, str(path), metadata=_metadata(places, None))
+
+
+def _add_tensors(path: Path, more: Mapping[str, np.ndarray]) -> None:
+    from safetensors import safe_open
+    from safetensors.numpy import load_file, save_file
+
+    with safe_open(path, "numpy") as file:
+        metadata = file.metadata()
+    save_file(
+        {**load_file(path), **{name: np.ascontiguousarray(value) for name, value in more.items()}}, path, metadata
+    )
 
 
 def _write_flatgeobuf(places: Places, small: Quantised | None, path: Path) -> None:

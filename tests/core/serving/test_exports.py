@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from mobclip_core import serving
 from mobclip_core.errors import MobclipError
 from mobclip_core.serving.card import licences_of, write_card
-from mobclip_core.serving.exports import quantise
+from mobclip_core.serving.exports import principal, quantise
 from mobclip_core.vectors import matrix_of
 from tests.places import make_places, write_lake
 
@@ -38,7 +38,8 @@ def test_csv_arrow_and_safetensors(tmp_path):
     assert [int(cell, 16) for cell in frame["cell"]] == PLACES.cells.tolist()
     with pa.memory_map(str(serving.export(PLACES, tmp_path / "a.arrow", dimensions=8).path)) as source:
         table = pa.ipc.open_file(source).read_all()
-    np.testing.assert_array_equal(matrix_of(table["vector"]), PLACES.vectors[:, :8])
+    components, *_ = principal(PLACES.vectors, 8)
+    np.testing.assert_array_equal(matrix_of(table["vector"]), components)
     assert table.schema.metadata[b"encoder"].decode() == PLACES.encoder
     tensors = load_file(serving.export(PLACES, tmp_path / "a.safetensors").path)
     np.testing.assert_array_equal(tensors["vectors"], PLACES.vectors)
@@ -56,7 +57,7 @@ def test_flatgeobuf_and_raster_hold_the_cells_where_they_are(tmp_path):
         values = np.array(list(raster.sample(np.column_stack([PLACES.lon, PLACES.lat]))))
         corner = next(raster.sample([(raster.bounds.left + 1e-6, raster.bounds.top - 1e-6)]))
     # a pixel's centre may lie in the neighbour of the cell whose centre the pixel holds, but not often
-    assert (values == PLACES.vectors[:, :3]).all(axis=1).mean() > 0.95
+    assert (values == principal(PLACES.vectors, 3)[0]).all(axis=1).mean() > 0.95
     assert np.isnan(corner).all()
 
 
@@ -71,6 +72,17 @@ def test_eight_bits_lose_what_they_say(tmp_path):
     assert error == pytest.approx(written.loss["error"], rel=1e-4)
     scale = json.loads(pq.read_schema(tmp_path / "a.parquet").metadata[b"scale"])
     np.testing.assert_allclose(scale, tensors["scale"])
+
+
+def test_components_lead_back_to_the_vectors(tmp_path):
+    tensors = load_file(serving.export(PLACES, tmp_path / "a.safetensors", dimensions=19).path)
+    back = tensors["vectors"] @ tensors["axes"].T + tensors["mean"]
+    left = np.square(back - PLACES.vectors).mean() / np.square(PLACES.vectors - PLACES.vectors.mean(axis=0)).mean()
+    assert 0 < left < 1 / 20
+    spread = tensors["vectors"].var(axis=0)
+    assert (np.diff(spread) <= 1e-5).all()
+    components, mean, axes = principal(PLACES.vectors, 20)
+    np.testing.assert_allclose(components @ axes.T + mean, PLACES.vectors, atol=1e-5)
 
 
 def test_quantising_by_hand():
