@@ -28,6 +28,7 @@ FAST: dict[str, Any] = {
         "patience": 5,
         "validation_block_resolution": 4,
     },
+    "location_encoder": {"steps": 20, "hidden": 32},
     "evaluation": {"seeds": [0], "block_resolution": 4, "bootstrap": 20, "variants": ["adjacency"]},
 }
 """Sections of a profile that learns little and quickly."""
