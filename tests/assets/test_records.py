@@ -138,6 +138,7 @@ NEXT = {"version": "0"}
 HAPPENS = ["raw", "a", "b", "c", "d", "told"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_whatever_happened_it_says_what_dagster_says(seed):
     """All made once, then changes at random; a new version of the code at every second seed."""

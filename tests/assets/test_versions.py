@@ -89,6 +89,7 @@ def all_versions(graph: AssetGraph) -> dict[str, str]:
     return {key.to_user_string(): graph.get(key).code_version for key in graph.materializable_asset_keys}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHANGED)
 def test_a_changed_statement_makes_exactly_its_assets_and_their_descendants_stale(name, tmp_path, monkeypatch):
     place = tmp_path / "sql"
@@ -107,6 +108,7 @@ def test_a_changed_statement_makes_exactly_its_assets_and_their_descendants_stal
     assert stale == changed.union(*(MADE_OF[asset] for asset in changed))
 
 
+@pytest.mark.slow
 def test_every_statement_belongs_to_an_asset(tmp_path, monkeypatch):
     """Or a change of it would go unseen."""
     place = tmp_path / "sql"
