@@ -233,7 +233,8 @@ def _give(answers: "Answers", columns: dict[str, Any], to: Path | None, as_json:
     missing = int((~answers.found).sum())
     if to is not None:
         _write(table, to)
-        out.print(f"{to}: {len(answers):,} rows, {missing:,} of them in no cell of the lake", highlight=False)
+        said = f"{to}: {len(answers):,} rows, {missing:,} of them in no cell of the lake"
+        out.print(said, highlight=False, soft_wrap=True)
         return
     if as_json:
         rows = table.to_pylist()
