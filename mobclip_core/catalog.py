@@ -96,7 +96,8 @@ def country_page(deployment: "Deployment") -> bytes:
     from mobclip_core.serving.map_page import map_page
 
     profile, store = deployment.profile, deployment.store
-    places = open_places(store.url, [key for key in profile.regions.region_keys if key in store.regions("embeddings")])
+    there = set(store.regions("embeddings"))
+    places = open_places(store.url, [key for key in profile.regions.region_keys if key in there])
     layers = _task_layers(deployment, places.cells) if store.exists(TableRef("geobench_scores")) else []
     return map_page(places, profile.name, layers, region_outlines(store), profile.description)
 

@@ -77,6 +77,7 @@ def map_page(
     colours, shares = principal_colours(places.vectors)
     twins, kept = _twin_codes(places.vectors)
     counts, corners, unit = _corners(places.cells, places.lon, places.lat)
+    levels = [_levels(layer.values) for layer in layers]
     blobs = {
         "cells": places.cells.astype("<u8"),
         "centres": np.column_stack([places.lon, places.lat]).astype("<f4"),
@@ -87,7 +88,7 @@ def map_page(
         "graph": places.graph.astype(np.uint8),
         "modalities": np.packbits(places.modalities, axis=1, bitorder="little")[:, 0],
         "twins": twins,
-        **{f"layer_{i}": _levels(layer.values)[0] for i, layer in enumerate(layers)},
+        **{f"layer_{i}": level for i, (level, _) in enumerate(levels)},
     }
     data: dict[str, Any] = {
         "title": title,
@@ -101,13 +102,13 @@ def map_page(
         "twin_share": round(kept, 4),
         "outlines": [{"name": name, "rings": _rings(polygon)} for name, polygon in outlines],
         "layers": [
-            {"group": layer.group, "name": layer.name, "diverging": layer.diverging, **_levels(layer.values)[1]}
-            for layer in layers
+            {"group": layer.group, "name": layer.name, "diverging": layer.diverging, **scale}
+            for layer, (_, scale) in zip(layers, levels, strict=True)
         ],
         "blobs": {name: _packed(array) for name, array in blobs.items()},
     }
     page = importlib.resources.files(__package__).joinpath("map_page.html").read_text(encoding="utf-8")
-    # in a script, only these three can end it or open a comment
+    # in a script, only this sign can end it or open a comment
     content = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     parts = {"__TITLE__": html.escape(title), "__DATA__": content, "__DECK__": _deck_bundle()}
     for name, text in parts.items():

@@ -21,7 +21,7 @@ from mobclip_core.cells import parents, resolution_of
 from mobclip_core.errors import FingerprintError, MissingTableError, MobclipError, listed
 from mobclip_core.serving.answers import MODALITIES, Answers
 from mobclip_core.serving.overlaps import clean_polygons, overlaps, sphere_areas
-from mobclip_core.store import Store, TableRef
+from mobclip_core.store import Store
 from mobclip_core.vectors import matrix_of
 
 Weighting = Literal["area", "population"]
@@ -350,10 +350,7 @@ def open_places(lake: str | Path, regions: Sequence[str] | None = None) -> Place
             f"{store.url} holds vectors of {len(encoders)} encoders ({listed(sorted(encoders), 3)}): they are being "
             "made again region by region; wait, or back-fill `embeddings`"
         )
-    numbers = np.repeat(
-        np.arange(len(names)), [store.read(TableRef("embeddings", n), ["cell"]).num_rows for n in names]
-    )
-    grid = store.read_all("grid_cells", ["cell", "lon", "lat", "area_km2", "coverage"], names)
+    grid = store.read_all("grid_cells", ["cell", "region", "lon", "lat", "area_km2", "coverage"], names)
     order, own = np.argsort(vectors["cell"].to_numpy()), np.argsort(grid["cell"].to_numpy())
     cells = vectors["cell"].to_numpy()[order]
     if not np.array_equal(cells, grid["cell"].to_numpy()[own]):
@@ -368,7 +365,8 @@ def open_places(lake: str | Path, regions: Sequence[str] | None = None) -> Place
         vectors=np.ascontiguousarray(matrix_of(vectors["vector"])[order], dtype=np.float32),
         graph=np.asarray(pc.equal(vectors["source"], "graph").to_numpy())[order],
         modalities=np.column_stack([vectors[f"has_{name}"].to_numpy() for name in MODALITIES])[order],
-        region=numbers[order],
+        # partitions are listed in the order of their keys
+        region=np.searchsorted(names, grid["region"].to_numpy()[own].astype(str)),
         regions=tuple(names),
         lon=columns["lon"],
         lat=columns["lat"],

@@ -15,6 +15,7 @@ from mobclip_core import serving
 from mobclip_core.errors import MobclipError
 from mobclip_core.serving.card import licences_of, write_card
 from mobclip_core.serving.exports import principal, quantise
+from mobclip_core.store import TableRef
 from mobclip_core.vectors import matrix_of
 from tests.places import make_places, write_lake
 
@@ -114,7 +115,7 @@ def test_the_card_says_what_the_vectors_are(tmp_path):
     assert "61 H3 cells, 20 numbers each" in text
     assert "- census: CC BY 4.0" in text
     assert "| grid_cells | 61 |" in text
-    assert store.data_version(serving.places.TableRef("grid_cells", "east"))[:12] in text
+    assert store.data_version(TableRef("grid_cells", "east"))[:12] in text
     assert "Not scored." in text
     assert "int8: cosine" in text
     assert "none is stated" in write_card(str(tmp_path / "lake"), written).read_text()
