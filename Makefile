@@ -39,11 +39,12 @@ format: setup ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# two workers on two cores: with two threads each, they wait for one another's at every barrier
 test-quick: setup ## the quick tier
-	$(BIN)/pytest -n 2 -m "not slow and not real and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not real and not gpu"
 
 test: lint ## everything that CI runs
-	$(BIN)/pytest -n 2 --dist loadfile -m "not gpu" --cov --cov-report=term --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not gpu" --cov --cov-report=term --cov-fail-under=90
 
 bench: setup ## the benchmarks, one JSON line each
 	@for name in $$(ls tests/benchmarks/*.py | xargs -n1 basename | grep -v '^_' | sed 's/\.py$$//'); do \

@@ -21,6 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
+from mobclip_core.vectors import principal_axes
+
 _DPI = 110
 INK, QUIET, EMPTY = "#1f2933", "#6b7785", "#e3e6ea"
 # Okabe and Ito's eight colours, told apart by people with any colour vision, and four of Tol's
@@ -131,13 +133,10 @@ def principal_colours(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     colours, shares = np.full((len(vectors), 3), 0.5), np.zeros(3)
     if len(vectors) < 2:
         return colours, shares
-    centred = vectors - vectors.mean(axis=0)
-    variance, axes = np.linalg.eigh(centred.T @ centred)
-    count = min(3, vectors.shape[1])
-    axes, top = axes[:, ::-1][:, :count], np.maximum(variance[::-1][:count], 0.0)
-    axes *= np.where(axes[np.abs(axes).argmax(axis=0), np.arange(count)] < 0, -1.0, 1.0)
-    shares[:count] = top / max(float(np.maximum(variance, 0.0).sum()), 1e-300)
-    scores = centred @ axes
+    mean, count = vectors.mean(axis=0), min(3, vectors.shape[1])
+    axes, all_shares = principal_axes(vectors, mean)
+    shares[:count] = all_shares[:count]
+    scores = (vectors - mean) @ axes[:, :count]
     low, high = np.percentile(scores, [2, 98], axis=0)
     spread = high - low > 1e-9 * np.abs(vectors).max()
     stretched = np.clip((scores - low) / np.where(spread, high - low, 1.0), 0.0, 1.0)

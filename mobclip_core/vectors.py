@@ -1,7 +1,7 @@
-"""Vectors in tables: one vector a row, as fixed-size lists.
+"""Vectors in tables: one vector a row, as fixed-size lists; their principal axes.
 
-Belongs here: making such a column and reading it. Does not belong here: tensors of more dimensions (see `tensors`),
-which tables have one (see `contracts`).
+Belongs here: making such a column and reading it; the axes along which vectors differ most. Does not belong here:
+tensors of more dimensions (see `tensors`), which tables have one (see `contracts`).
 """
 
 import numpy as np
@@ -32,3 +32,21 @@ def matrix_of(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
         array = array.storage
     matrix: np.ndarray = array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), array.type.list_size)
     return matrix
+
+
+def principal_axes(vectors: np.ndarray, origin: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+    """The axes along which vectors lie farthest from an origin: principal axes, where that is their mean.
+
+    Args:
+        vectors: Shape (n, d).
+        origin: Shape (d,), or a number for all dimensions.
+
+    Returns:
+        Axes as columns, float64 (d, d), the most spread first, each with a positive largest entry; and the share of the
+        squared distances from the origin along each, float64 (d,), zeros where all vectors lie in it.
+    """
+    centred = np.asarray(vectors, dtype=np.float64) - origin
+    spread, axes = np.linalg.eigh(centred.T @ centred)
+    spread, axes = np.maximum(spread[::-1], 0.0), axes[:, ::-1]
+    signs = np.where(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])] < 0, -1.0, 1.0)
+    return axes * signs, spread / max(float(spread.sum()), np.finfo(np.float64).tiny)

@@ -27,7 +27,7 @@ import shapely
 
 from mobclip_core.errors import MobclipError
 from mobclip_core.serving.places import Places
-from mobclip_core.vectors import vector_column
+from mobclip_core.vectors import principal_axes, vector_column
 
 _INT8 = 127
 _RASTER_DIMENSIONS = 16
@@ -80,11 +80,8 @@ def principal(vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, 
         (d, count): `vectors` is about `components @ axes.T + mean`. An axis' largest entry is positive.
     """
     mean = vectors.mean(axis=0, dtype=np.float64)
-    centred = vectors - mean
-    _, axes = np.linalg.eigh(centred.T @ centred)
-    axes = axes[:, ::-1][:, :count]
-    axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), np.arange(count)] < 0, -1.0, 1.0)
-    return (centred @ axes).astype(np.float32), mean.astype(np.float32), axes.astype(np.float32)
+    axes = principal_axes(vectors, mean)[0][:, :count]
+    return ((vectors - mean) @ axes).astype(np.float32), mean.astype(np.float32), axes.astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from h3ronpy.vector import cells_to_wkb_polygons
 
 from mobclip_core.errors import MobclipError
 from mobclip_core.serving.places import Places
+from mobclip_core.vectors import principal_axes
 
 FILE = "map.html"
 TWIN_COMPONENTS = 32
@@ -156,10 +157,9 @@ def _twin_codes(vectors: np.ndarray) -> tuple[np.ndarray, float]:
     """Unit vectors on their first principal axes in 8 bits, int8 (n, k), and the share of their length kept."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0).astype(np.float64)
-    variance, axes = np.linalg.eigh(unit.T @ unit)
-    count = min(TWIN_COMPONENTS, vectors.shape[1])
-    kept = float(variance[::-1][:count].sum() / max(variance.sum(), 1e-300))
-    return np.rint(unit @ axes[:, ::-1][:, :count] * 127).astype(np.int8), kept
+    axes, shares = principal_axes(unit, 0.0)
+    kept = float(shares[:TWIN_COMPONENTS].sum())
+    return np.rint(unit @ axes[:, :TWIN_COMPONENTS] * 127).astype(np.int8), kept
 
 
 def _rings(polygon: shapely.Geometry) -> list[list[list[float]]]:

@@ -50,7 +50,7 @@ def test_cells_are_drawn_and_a_click_tells_of_one(browser, tmp_path):
     path.write_bytes(map_page(places, "test", layers))
     page, said = opened(browser, path)
     page.mouse.click(815, 425)
-    page.get_by_text("Most like it").wait_for()
+    page.locator(".twin").first.wait_for()
     cell = int(page.locator("#details h2 code").inner_text(), 16)
     row = int(np.flatnonzero(places.cells == cell)[0])
     numbers = page.locator("#details").inner_text()
