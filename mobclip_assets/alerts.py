@@ -109,9 +109,8 @@ def _standing_watch(profile: Profile) -> dg.SensorDefinition:
 
 def failed_partitions(instance: dg.DagsterInstance, graph: AssetGraph) -> list[str]:
     """Names of the partitions whose last run failed before it wrote, `asset[region]`."""
-    found = []
-    for key in graph.toposorted_asset_keys:
-        if key in graph.materializable_asset_keys:
-            failed = failed_regions(instance, key, graph.get(key).partitions_def)
-            found += [str(TableRef(key.to_user_string(), region)) for region in sorted(failed, key=str)]
-    return found
+    return [
+        str(TableRef(key.to_user_string(), region))
+        for key, failed in failed_regions(instance, graph).items()
+        for region in sorted(failed, key=str)
+    ]

@@ -12,6 +12,8 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.data_version import StaleStatus
+from dagster._core.loader import LoadingContext
+from dagster._core.storage.event_log.base import AssetRecord
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
 from mobclip_assets.materialize import is_on_request
@@ -58,16 +60,15 @@ def read_status(instance: dg.DagsterInstance, graph: AssetGraph, deployment: Dep
         graph: Dagster's asset graph.
         deployment: Profile and lake.
     """
-    standing = Standing(instance, graph, deployment)
+    standing, failed = Standing(instance, graph, deployment), failed_regions(instance, graph)
     rows = []
     for key in graph.toposorted_asset_keys:
         if key not in graph.materializable_asset_keys:
             continue
         partitions = graph.get(key).partitions_def
         regions = [None] if partitions is None else partitions.get_partition_keys()
-        failed = failed_regions(instance, key, partitions)
         for region in regions:
-            state = "failed" if region in failed else _STATES[standing.state(key, region)]
+            state = "failed" if region in failed[key] else _STATES[standing.state(key, region)]
             if state == "missing" and is_on_request(graph, key):
                 continue
             rows.append(_row(standing.records.last(key, region), key, region, state))
@@ -102,24 +103,47 @@ def summarised(rows: Sequence[Row], most: int = 20) -> list[Row]:
     return found
 
 
-def failed_regions(
-    instance: dg.DagsterInstance, key: dg.AssetKey, partitions: dg.PartitionsDefinition[str] | None
-) -> set[str | None]:
-    """Regions (None for an asset without partitions) whose last run failed before it wrote."""
-    if partitions is not None:
-        status = get_and_update_asset_status_cache_value(instance, key, partitions)
-        if status is None:
-            return set()
-        return set(status.deserialize_failed_partition_subsets(partitions).get_partition_keys())
-    record = next(iter(instance.get_asset_records([key])), None)
-    if record is None:
-        return set()
-    entry, last_run = record.asset_entry, record.asset_entry.last_run_id
-    if last_run is None:
-        return set()
-    written_by = entry.last_materialization_record.run_id if entry.last_materialization_record else None
-    run = instance.get_run_by_id(last_run)
-    return {None} if run is not None and run.is_failure and written_by != run.run_id else set()
+def failed_regions(instance: dg.DagsterInstance, graph: AssetGraph) -> dict[dg.AssetKey, set[str | None]]:
+    """Of every asset, the regions (None for an asset without partitions) whose last run failed before it wrote."""
+    keys = [key for key in graph.toposorted_asset_keys if key in graph.materializable_asset_keys]
+    loading = _Loading(instance)
+    # one query for all
+    records = dict(zip(keys, AssetRecord.blocking_get_many(loading, keys), strict=True))
+    found: dict[dg.AssetKey, set[str | None]] = {}
+    for key in keys:
+        partitions = graph.get(key).partitions_def
+        if partitions is None:
+            found[key] = {None} if _failed(instance, records[key]) else set()
+        else:
+            status = get_and_update_asset_status_cache_value(instance, key, partitions, loading_context=loading)
+            failed = None if status is None else status.deserialize_failed_partition_subsets(partitions)
+            found[key] = set() if failed is None else set(failed.get_partition_keys())
+    return found
+
+
+class _Loading(LoadingContext):
+    """What Dagster's reading of many records at once asks for."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self._instance = instance
+        self._loaders: dict[type, Any] = {}
+
+    @property
+    def instance(self) -> dg.DagsterInstance:
+        return self._instance
+
+    @property
+    def loaders(self) -> dict[type, Any]:
+        return self._loaders
+
+
+def _failed(instance: dg.DagsterInstance, record: AssetRecord | None) -> bool:
+    """Whether the last run of an asset without partitions failed before it wrote."""
+    if record is None or record.asset_entry.last_run_id is None:
+        return False
+    written = record.asset_entry.last_materialization_record
+    run = instance.get_run_by_id(record.asset_entry.last_run_id)
+    return run is not None and run.is_failure and (written is None or written.run_id != run.run_id)
 
 
 def _row(record: Record | None, key: dg.AssetKey, region: str | None, state: str) -> Row:
