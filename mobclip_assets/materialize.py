@@ -17,6 +17,7 @@ from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster_shared.error import SerializableErrorInfo
 
 from mobclip_assets.making import ON_REQUEST_TAG
+from mobclip_assets.partitions import is_of_all_regions
 from mobclip_core.errors import MobclipError
 
 _OURS = f"{MobclipError.__module__}."
@@ -68,8 +69,7 @@ def _joins(graph: AssetGraph, key: dg.AssetKey, stage: set[dg.AssetKey], done: s
     for parent in graph.get(key).parent_keys:
         if parent in done:
             continue
-        mapping = graph.get(key).partition_mappings.get(parent)
-        if parent not in stage or isinstance(mapping, dg.AllPartitionMapping):
+        if parent not in stage or is_of_all_regions(graph, key, parent):
             return False
     return True
 

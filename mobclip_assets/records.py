@@ -31,6 +31,8 @@ from dagster._core.events import DagsterEventType
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 
+from mobclip_assets.partitions import is_of_all_regions
+
 _AT_ONCE = 500
 _NOTHING = "NULL"
 _INPUT = f"{INPUT_DATA_VERSION_TAG_PREFIX}/"
@@ -188,8 +190,7 @@ class States:
                     get_input_event_pointer_tag(parent),
                     external=self._graph.get(parent).is_external,
                     regional=self._graph.get(parent).partitions_def is not None,
-                    of_all=self._graph.get(key).partitions_def is None
-                    or isinstance(self._graph.get(key).partition_mappings.get(parent), dg.AllPartitionMapping),
+                    of_all=is_of_all_regions(self._graph, key, parent),
                 )
                 for parent in sorted(self._graph.get(key).parent_keys)
             ]

@@ -16,6 +16,7 @@ from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.data_version import StaleStatus
 
 from mobclip_assets.materialize import is_on_request
+from mobclip_assets.partitions import is_of_all_regions
 
 RETRAINED = ("mobility_graph", "node_embeddings", "encoder", "encoder_variants")
 """Assets of the job `retrain`."""
@@ -56,8 +57,7 @@ def regions_of(graph: AssetGraph, key: dg.AssetKey, parent: dg.AssetKey, region:
     partitions = graph.get(parent).partitions_def
     if partitions is None:
         return [None]
-    mapping = graph.get(key).partition_mappings.get(parent)
-    if region is None or isinstance(mapping, dg.AllPartitionMapping):
+    if is_of_all_regions(graph, key, parent):
         return list(partitions.get_partition_keys())
     return [region]
 

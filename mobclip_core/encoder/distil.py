@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cosine_similarity
 
+from mobclip_core.encoder.device import deterministic, resolve_device
 from mobclip_core.serving import location_encoder
 from mobclip_core.serving.location_encoder import LocationEncoder
 
@@ -98,7 +99,11 @@ def fidelity(found: np.ndarray, wanted: np.ndarray) -> Fidelity:
 
 
 def distil(
-    places: "Places", options: "LocationEncoderConfig", learnt: np.ndarray, seed: int = 0
+    places: "Places",
+    options: "LocationEncoderConfig",
+    learnt: np.ndarray,
+    seed: int = 0,
+    device: torch.device | None = None,
 ) -> tuple[LocationEncoder, dict[str, list[float]]]:
     """Train a location encoder on the vectors of some cells.
 
@@ -107,28 +112,29 @@ def distil(
         options: Options.
         learnt: Cells to learn from, bool, shape (n,).
         seed: Of everything random.
+        device: Where it is trained; the CPU if None.
 
     Returns:
-        The model, and its loss along the training: `train`, and `validation` on the other cells, which nothing is
-        chosen by.
+        The model, on the CPU, and its loss along the training: `train`, and `validation` on the other cells, which
+        nothing is chosen by.
     """
+    device = device or torch.device("cpu")
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     window = window_of(places.lon, places.lat)
     spacing = options.spacing * float(np.sqrt(np.median(places.area_km2))) / 111.2
-    model = LocationEncoder(
-        window, grid_shapes(window, spacing), options.features, options.degrees, options.hidden, places.dimensions
-    )
-    vectors = torch.from_numpy(places.vectors)
-    lon, lat = (torch.from_numpy(values.astype(np.float32)) for values in (places.lon, places.lat))
-    rows, others = np.flatnonzero(learnt), torch.from_numpy(np.flatnonzero(~learnt))
-    known = vectors[torch.from_numpy(rows)]
+    grids = grid_shapes(window, spacing)
+    model = LocationEncoder(window, grids, options.features, options.degrees, options.hidden, places.dimensions)
+    model = model.to(device)
+    vectors = torch.from_numpy(places.vectors).to(device)
+    lon, lat = (torch.from_numpy(values.astype(np.float32)).to(device) for values in (places.lon, places.lat))
+    rows, others = np.flatnonzero(learnt), torch.from_numpy(np.flatnonzero(~learnt)).to(device)
+    known = vectors[torch.from_numpy(rows).to(device)]
     model.mean.copy_(known.mean(0))
     model.scale.copy_((known - model.mean).square().mean().sqrt().clamp_min(1e-12))
-    grids = list(model.grids)
     rest = [value for name, value in model.named_parameters() if not name.startswith("grids.")]
     optimiser = torch.optim.AdamW(
-        [{"params": grids, "weight_decay": options.grid_decay}, {"params": rest, "weight_decay": 1e-4}],
+        [{"params": list(model.grids), "weight_decay": options.grid_decay}, {"params": rest, "weight_decay": 1e-4}],
         lr=options.learning_rate,
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=options.learning_rate, total_steps=options.steps)
@@ -145,7 +151,7 @@ def distil(
         total = 0.0
         for _ in range(steps):
             optimiser.zero_grad()
-            value = loss(torch.from_numpy(next(batches)))
+            value = loss(torch.from_numpy(next(batches)).to(device))
             value.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
@@ -154,7 +160,7 @@ def distil(
         history["train"].append(total / steps)
         with torch.no_grad():
             history["validation"].append(float(loss(others)) if len(others) else float("nan"))
-    return model, history
+    return model.cpu(), history
 
 
 def _batches(rows: np.ndarray, size: int, random: np.random.Generator) -> Iterator[np.ndarray]:
@@ -229,7 +235,9 @@ def build_location_encoder(deployment: "Deployment") -> "StepResult":
     options = profile.location_encoder
     held_out = held_out_cells(places.cells, options.held_out)
     started = time.perf_counter()
-    model, history = distil(places, options, ~held_out, options.seed)
+    device = resolve_device(profile.encoder.device)
+    with deterministic(device):
+        model, history = distil(places, options, ~held_out, options.seed, device)
     seconds = time.perf_counter() - started
     found = vectors_of(model, places.lon, places.lat)
     seen, unseen = (fidelity(found[which], places.vectors[which]) for which in (~held_out, held_out))

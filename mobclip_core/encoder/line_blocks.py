@@ -27,6 +27,8 @@ import numpy as np
 from joblib import cpu_count
 from numba import njit
 
+from mobclip_core.encoder.prefetch import prefetch
+
 if TYPE_CHECKING:
     from mobclip_core.encoder.line import Graph
 
@@ -42,6 +44,10 @@ _SAMPLES_OF_A_NODE, _SAMPLES_OF_A_SHARED_NODE = 0.5, 0.25
 0.0003 and 0.0006 less; fewer cost speed."""
 _CHUNK = 1 << 15
 """Samples whose noise one thread draws at a time."""
+_AHEAD = 4
+"""Pairs whose rows are asked for before their turn. On one thread a pair takes 77 ns so and 126 otherwise (2 ahead: 83,
+8: 82), 100,000 nodes."""
+_FLOATS_OF_A_LINE = 16
 _SLOTS = 1 << 11
 _BOUND = 8.0
 """Logits beyond this count as this: the slope is below 0.0004 there."""
@@ -291,6 +297,11 @@ def train_block(vertex: Any, context: Any, source: Any, target: Any, rate: Any, 
     scale = slots / (2 * _BOUND)
     objective, told = 0.0, 0
     for pair in range(len(source)):
+        if pair + _AHEAD < len(source):
+            later = target[pair + _AHEAD]
+            for c in range(0, d, _FLOATS_OF_A_LINE):
+                prefetch(vertex, source[pair + _AHEAD], c)
+                prefetch(context, later if later >= 0 else ~later, c)
         row = vertex[source[pair]]
         together = target[pair] >= 0
         opposite = context[target[pair] if together else ~target[pair]]

@@ -10,7 +10,8 @@ Belongs here: what a user of the vectors imports. Nothing below needs Dagster or
 
 from mobclip_core.serving.answers import MODALITIES, Answers
 from mobclip_core.serving.exports import Exported, export
+from mobclip_core.serving.index import LikenessIndex
 from mobclip_core.serving.places import Likeness, Places
 from mobclip_core.serving.places import open_places as open
 
-__all__ = ["MODALITIES", "Answers", "Exported", "Likeness", "Places", "export", "open"]
+__all__ = ["MODALITIES", "Answers", "Exported", "Likeness", "LikenessIndex", "Places", "export", "open"]

@@ -1,6 +1,6 @@
 """Asking 205,000 cells: a million points, 3,000 polygons, the ten places most like one. One line each.
 
-    python -m tests.benchmarks.lookup [--points 1000000] [--polygons 3000]
+    python -m tests.benchmarks.lookup [--points 1000000] [--polygons 3000] [--lake usa]
 
 Generated vectors of 128 numbers on a disk of H3 cells of resolution 6; the polygons are the Voronoi cells of random
 points, irregular as counties. Baselines: h3-py and a dictionary, a point at a time (on 20,000 points); the intersection
@@ -15,6 +15,7 @@ import numpy as np
 import shapely
 from sklearn.neighbors import NearestNeighbors
 
+from mobclip_core import serving
 from mobclip_core.serving import Places
 from tests.benchmarks._report import median_seconds, report
 from tests.places import make_places
@@ -89,17 +90,46 @@ def alike(places: Places) -> None:
     report("similar", 1 / seconds, "questions/s", n=len(places), baseline=1 / baseline, milliseconds=1000 * seconds)
 
 
+def about_alike(places: Places) -> None:
+    """The same by the approximate index; the baseline is the exact search. Generated vectors are the worst case."""
+    began = time.perf_counter()
+    index = serving.LikenessIndex.of(places)
+    build = time.perf_counter() - began
+    chosen = [int(cell) for cell in places.cells[:: len(places) // 200]]
+    exact, near = ([places.similar(cell=cell, index=by).cells for cell in chosen] for by in (None, index))
+    recall = float(np.mean([np.isin(found, wanted).mean() for found, wanted in zip(near, exact, strict=True)]))
+    times = [
+        median_seconds(lambda by=by: [places.similar(cell=cell, index=by) for cell in chosen], 3) / len(chosen)
+        for by in (index, None)
+    ]
+    report(
+        "similar_by_index",
+        1 / times[0],
+        "questions/s",
+        n=len(places),
+        baseline=1 / times[1],
+        milliseconds=1000 * times[0],
+        recall_at_10=recall,
+        build_seconds=build,
+    )
+
+
 def main() -> None:
     """Run them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=1_000_000)
     parser.add_argument("--polygons", type=int, default=3_000)
     parser.add_argument("--cells", type=int, default=205_000)
+    parser.add_argument("--lake", help="a lake that is built, in place of generated places")
     options = parser.parse_args()
-    places = make_places(lon=-98, lat=39, resolution=6, rings=round((options.cells / 3) ** 0.5), dimensions=128)
+    if options.lake:
+        places = serving.open(options.lake)
+    else:
+        places = make_places(lon=-98, lat=39, resolution=6, rings=round((options.cells / 3) ** 0.5), dimensions=128)
     points(places, options.points)
     counties(places, options.polygons)
     alike(places)
+    about_alike(places)
 
 
 if __name__ == "__main__":

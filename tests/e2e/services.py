@@ -271,6 +271,43 @@ class Team:
 
         return str(wait_until(f"a run of {asset}[{region}]", started))
 
+    @contextlib.contextmanager
+    def turned_on(self, sensor: str) -> Iterator[None]:
+        """A sensor is on for as long as the block."""
+        selector = {
+            "repositoryLocationName": "mobclip",
+            "repositoryName": "__repository__",
+            "sensorName": sensor,
+        }
+        found = self.ask(
+            "mutation($s: SensorSelector!) { startSensor(sensorSelector: $s) { __typename ... on Sensor { sensorState "
+            "{ id status } } ... on PythonError { message } } }",
+            s=selector,
+        )["startSensor"]
+        assert found["__typename"] == "Sensor", found
+        assert found["sensorState"]["status"] == "RUNNING"
+        try:
+            yield
+        finally:
+            stopped = self.ask(
+                "mutation($id: String!) { stopSensor(id: $id) { __typename ... on PythonError { message } } }",
+                id=found["sensorState"]["id"],
+            )["stopSensor"]
+            assert stopped["__typename"] == "StopSensorMutationResult", stopped
+
+    def all_runs_ended(self, patience: float = 300.0) -> None:
+        """Wait until no run is queued or under way."""
+
+        def ended() -> bool:
+            found = self.ask(
+                "query($filter: RunsFilter!) { runsOrError(filter: $filter, limit: 1) { ... on Runs { results "
+                "{ runId } } } }",
+                filter={"statuses": ["QUEUED", "NOT_STARTED", "STARTING", "STARTED"]},
+            )
+            return not found["runsOrError"]["results"]
+
+        wait_until("the end of all runs", ended, patience)
+
     def re_execute(self, run: str) -> str:
         """Start a run again from what failed in it; gives the id of the new run."""
         found = self.ask(

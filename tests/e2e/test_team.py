@@ -32,6 +32,7 @@ CHOSEN = REGIONS[:3]
 REFRESHED = ["census_features", "poi_aggregates", "imagery_patches", "imagery_features", "embeddings"]
 # a region whose census changes by more than the limits is not to be published by itself
 QUALITY = {"tables": {"census_features": {"severity": "error"}}}
+OFTEN = {"refresh_seconds": 30}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def country(tmp_path_factory) -> tuple[Path, Path]:
     need_postgres()
     folder = tmp_path_factory.mktemp("team")
     generate_demo(folder / "world", WORLD)
-    return folder / "world", write_profile(folder, folder / "world", WORLD, quality=QUALITY)
+    return folder / "world", write_profile(folder, folder / "world", WORLD, quality=QUALITY, operations=OFTEN)
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +137,30 @@ def test_a_region_is_made_from_a_browser(served):
         assert picture.evaluate("image => image.complete && image.naturalWidth > 100")
         page.screenshot(path=ARTEFACTS / "plot.png")
         browser.close()
+
+
+def test_the_sensor_makes_again_what_changed(served, country):
+    """A region's census changes: the daemon sees it, and makes the region's features and then its vectors."""
+    profile, region = country[1], REGIONS[4]
+    before = hashes(profile)
+    multiply_census(Deployment.open(str(profile)), {region: 1.01})
+    with served.turned_on("refresh"):
+        first = served.newest_run("census_features", region)
+        assert served.run_finished(first) == "SUCCESS"
+        second = served.newest_run("embeddings", region)
+        assert served.run_finished(second) == "SUCCESS"
+    served.all_runs_ended()
+    # with the encoder that is there, and no imagery again
+    assert served.steps(first) | served.steps(second) <= {
+        "census_features",
+        "poi_aggregates",
+        "mobility_edges",
+        "embeddings",
+    }
+    changed = {key for key, version in hashes(profile).items() if version != before[key]}
+    assert {("census_features", region), ("embeddings", region)} <= changed
+    assert {name for name, _ in changed} == {"census_features", "embeddings"}
+    assert {where for name, where in changed if name == "census_features"} == {region}
 
 
 def kills() -> int:

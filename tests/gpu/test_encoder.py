@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+from mobclip_core.encoder.distil import distil
 from mobclip_core.encoder.embedding import embed
 from mobclip_core.encoder.line import train_line
 from mobclip_core.encoder.propagation import LightGCN
 from mobclip_core.encoder.tiled import tiled_info_nce
 from mobclip_core.encoder.training import train
-from mobclip_core.profile import LineConfig
+from mobclip_core.profile import LineConfig, LocationEncoderConfig
 from tests.benchmarks._encoder import country
 from tests.core.encoder.conftest import beside, encoder_options, make_cells, make_features, make_graph, random_edges
+from tests.places import make_places
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -71,3 +73,11 @@ def test_line_repeats_itself_and_learns():
     first, second = (train_line(graph, config, torch.device("cuda")) for _ in range(2))
     assert np.array_equal(first.vertex, second.vertex)
     assert first.loss[-1] < first.loss[0]
+
+
+def test_the_location_encoder_learns_as_on_the_cpu():
+    places = make_places(rings=12, dimensions=8)
+    options = LocationEncoderConfig(steps=20, batch_size=64, hidden=32, degrees=4)
+    everywhere = np.ones(len(places), dtype=bool)
+    found = [distil(places, options, everywhere, device=torch.device(name))[1]["train"] for name in ("cpu", "cuda")]
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-3)
