@@ -73,18 +73,23 @@ def materialize(
     ] = None,
     region: Annotated[list[str] | None, typer.Option(help="Regions; all if not given. Repeatable.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Make again what stands, too.")] = False,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="What differs from before is meant: compare with it from now on.")
+    ] = False,
 ) -> None:
     """Make what is missing, stale or failed, stage by stage, region by region.
 
     What stands (same code, settings, files and upstream data, checks passed) is kept, so that an interrupted command
     goes on where it was. A region that fails does not stop the others.
     """
-    failures = _materialize(profile, select or [], region or [], force)
+    failures = _materialize(profile, select or [], region or [], force=force, accept=accept)
     if failures:
         raise typer.Exit(1)
 
 
-def _materialize(profile: str, select: Sequence[str], region: Sequence[str], force: bool) -> int:
+def _materialize(
+    profile: str, select: Sequence[str], region: Sequence[str], *, force: bool = False, accept: bool = False
+) -> int:
     import dagster as dg
 
     from mobclip_assets import materialize as runs
@@ -131,7 +136,7 @@ def _materialize(profile: str, select: Sequence[str], region: Sequence[str], for
                 return stage.assets if force else now.unfinished(stage.assets, name)
 
             wanted = [name for name in regions if name not in failed]
-            for failure in runs.run_stage(job, instance, stage, wanted, started, unfinished):
+            for failure in runs.run_stage(job, instance, stage, wanted, started, unfinished, accept):
                 bars.advance(bar)
                 if failure is not None:
                     failures.append(failure)

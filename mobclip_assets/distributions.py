@@ -49,8 +49,9 @@ def distribution_spec(
         asset=contract.name,
         description=(
             "Rows, nulls, zeros, totals and distributions by column, against the last materialisation of the same "
-            "partition that passed; the first one passes. A deliberate change: materialise again from the launchpad "
-            f"(shift-click on Materialize) with `ops: {{{contract.name}: {{config: {{accept: true}}}}}}`, "
+            "partition that passed; the first one passes. A deliberate change: `mobclip materialize --accept`, or "
+            "materialise again from the launchpad (shift-click on Materialize) with "
+            f"`ops: {{{contract.name}: {{config: {{accept: true}}}}}}`, "
             f"or set limits under `quality.tables.{contract.name}` in the profile."
         ),
         blocking=quality.limits_of(contract.name).severity == "error",

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
@@ -18,6 +19,9 @@ from dagster_shared.error import SerializableErrorInfo
 
 from mobclip_assets.making import ON_REQUEST_TAG
 from mobclip_assets.partitions import is_of_all_regions
+from mobclip_assets.regressions import CHECK_NAME as NOT_WORSE
+from mobclip_assets.regressions import COMPARED
+from mobclip_core.contracts import CONTRACTS
 from mobclip_core.errors import MobclipError
 
 _OURS = f"{MobclipError.__module__}."
@@ -140,6 +144,7 @@ def run_stage(
     regions: Sequence[str],
     started: Callable[[str | None], None],
     unfinished: Callable[[Stage, str | None], Sequence[dg.AssetKey]],
+    accept: bool = False,
 ) -> Iterator[Failure | None]:
     """Run a stage, one Dagster run a region; yields after each region, None where nothing failed.
 
@@ -150,6 +155,7 @@ def run_stage(
         regions: Partitions wanted.
         started: Called with the region when a run begins.
         unfinished: Which of the stage's assets to make for a region; there is no run where there are none.
+        accept: What differs from before is meant: no check fails for it, and it is what is compared with from now on.
     """
     for region in regions if stage.regional else [None]:
         wanted = unfinished(stage, region)
@@ -162,10 +168,17 @@ def run_stage(
             partition_key=region,
             asset_selection=list(wanted),
             raise_on_error=False,
-            run_config=_QUIET,
+            run_config={**_QUIET, "ops": _accepting(wanted)} if accept else _QUIET,
             tags=_RUN_TAGS,
         )
         yield None if result.success else Failure(stage, region, _messages(result))
+
+
+def _accepting(assets: Sequence[dg.AssetKey]) -> dict[str, Any]:
+    """Configuration of the steps that compare with what was there before."""
+    steps = [key.to_user_string() for key in assets if key.to_user_string() in CONTRACTS]
+    steps += [f"{COMPARED}_{NOT_WORSE}" for name in steps if name == COMPARED]
+    return {step: {"config": {"accept": True}} for step in steps}
 
 
 def _messages(result: dg.ExecuteInProcessResult) -> tuple[str, ...]:

@@ -11,11 +11,12 @@ from mobclip_assets.metadata import numbers
 from mobclip_assets.resources import DeploymentResource
 
 CHECK_NAME = "not_worse"
+COMPARED = "geobench_scores"
 
 
 def make_regression_check() -> dg.AssetChecksDefinition:
     """The check of `geobench_scores`; a failure stops what comes after."""
-    key = dg.AssetCheckKey(dg.AssetKey("geobench_scores"), CHECK_NAME)
+    key = dg.AssetCheckKey(dg.AssetKey(COMPARED), CHECK_NAME)
 
     def check(
         context: dg.AssetCheckExecutionContext, config: AcceptConfig, deployment: DeploymentResource
@@ -37,12 +38,12 @@ def make_regression_check() -> dg.AssetChecksDefinition:
         )
 
     return dg.asset_check(
-        asset="geobench_scores",
+        asset=COMPARED,
         name=CHECK_NAME,
         description=(
             "The embeddings' scores are not significantly worse than the last that passed (signed ranks over tasks, "
-            "5%). A change that is meant: materialise again from the launchpad with "
-            f"`ops: {{geobench_scores_{CHECK_NAME}: {{config: {{accept: true}}}}}}`."
+            "5%). A change that is meant: `mobclip materialize --accept`, or materialise again from the launchpad with "
+            f"`ops: {{{COMPARED}_{CHECK_NAME}: {{config: {{accept: true}}}}}}`."
         ),
         blocking=True,
     )(check)

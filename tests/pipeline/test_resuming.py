@@ -16,7 +16,10 @@ import yaml
 from mobclip_assets.build import build_defs
 from mobclip_assets.materialize import only_command
 from mobclip_assets.status import read_status
+from mobclip_core.demo.config import TINY
 from mobclip_core.deployment import Deployment
+from mobclip_core.store import TableRef
+from tests.building import multiply_census
 
 pytestmark = pytest.mark.slow
 KILLS = 3
@@ -97,7 +100,8 @@ def test_killed_at_random_moments(tiny_profile, tmp_path):
 def test_what_stands_is_kept_until_a_file_changes(tiny_world, tiny_profile, tmp_path):
     world = tmp_path / "world"
     shutil.copytree(tiny_world, world)
-    home, profile = tmp_path / "home", with_lake(tiny_profile(world), tmp_path / "lake")
+    quality = {"tables": {"census_features": {"severity": "error"}}}
+    home, profile = tmp_path / "home", with_lake(tiny_profile(world, quality=quality), tmp_path / "lake")
     finished(command(home, profile, "--select", "*census_features"))
     first = times_made(home, profile)
     assert "everything stood already" in finished(command(home, profile, "--select", "*census_features"))
@@ -111,6 +115,17 @@ def test_what_stands_is_kept_until_a_file_changes(tiny_world, tiny_profile, tmp_
 
     finished(command(home, profile, "--select", "*census_features", "--force"))
     assert all(len(times) > 1 for times in times_made(home, profile).values())
+
+    # twice the people in one region: refused until it is said that this is meant
+    before = Deployment.open(str(profile)).store.data_version(TableRef("census_features", TINY.region_keys[1]))
+    multiply_census(Deployment.open(str(profile)), {TINY.region_keys[1]: 2.0})
+    refused = command(home, profile, "--select", "census_features")
+    _, messages = refused.communicate(timeout=900)
+    assert refused.returncode == 1
+    assert f"failed {TINY.region_keys[1]}" in messages
+    finished(command(home, profile, "--select", "census_features", "--accept"))
+    after = Deployment.open(str(profile)).store.data_version(TableRef("census_features", TINY.region_keys[1]))
+    assert after != before
 
 
 def test_two_commands_at_once(tiny_profile, tmp_path):
