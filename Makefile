@@ -44,7 +44,7 @@ test-quick: setup ## the quick tier
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not real and not gpu"
 
 test: lint ## everything that CI runs
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not gpu" --cov --cov-report=term --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not gpu" --cov --cov-report=term --cov-fail-under=90
 
 bench: setup ## the benchmarks, one JSON line each
 	@for name in $$(ls tests/benchmarks/*.py | xargs -n1 basename | grep -v '^_' | sed 's/\.py$$//'); do \
