@@ -79,6 +79,8 @@ def write_catalog(connection: "duckdb.DuckDBPyConnection", store: Store) -> dict
             sql_text("catalog_region_vectors"),
         ):
             connection.execute(macro)
+    # closing writes it too, but not always before the file is renamed: what lies in the log beside it would be lost
+    connection.execute("CHECKPOINT")
     return rows
 
 

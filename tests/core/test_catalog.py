@@ -1,3 +1,5 @@
+import shutil
+
 import duckdb
 import numpy as np
 import pyarrow as pa
@@ -32,6 +34,10 @@ def test_views_over_what_is_there_with_region_and_comments(tmp_path):
     store.write(TableRef("regions"), regions(["01", "02"]))
     with store.writing_catalog() as aside, duckdb.connect(str(aside)) as connection:
         rows = write_catalog(connection, store)
+        # the file alone is the catalog before the connection is closed: nothing of it lies in a log beside
+        shutil.copy(aside, tmp_path / "copy.duckdb")
+    with duckdb.connect(str(tmp_path / "copy.duckdb"), read_only=True) as connection:
+        assert connection.execute("SELECT count(*) FROM regions").fetchall() == [(2,)]
     assert rows == {"regions": 2, "mobility_edges": 3}
     with duckdb.connect(str(store.catalog_path), read_only=True) as connection:
         found = connection.execute("SELECT region, src FROM mobility_edges ORDER BY src").fetchall()
