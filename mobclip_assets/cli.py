@@ -87,9 +87,7 @@ def materialize(
         raise typer.Exit(1)
 
 
-def _materialize(
-    profile: str, select: Sequence[str], region: Sequence[str], *, force: bool = False, accept: bool = False
-) -> int:
+def _materialize(profile: str, select: Sequence[str], region: Sequence[str], *, force: bool, accept: bool) -> int:
     import dagster as dg
 
     from mobclip_assets import materialize as runs

@@ -48,5 +48,10 @@ def principal_axes(vectors: np.ndarray, origin: np.ndarray | float) -> tuple[np.
     centred = np.asarray(vectors, dtype=np.float64) - origin
     spread, axes = np.linalg.eigh(centred.T @ centred)
     spread, axes = np.maximum(spread[::-1], 0.0), axes[:, ::-1]
-    signs = np.where(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])] < 0, -1.0, 1.0)
-    return axes * signs, spread / max(float(spread.sum()), np.finfo(np.float64).tiny)
+    return signed(axes), spread / max(float(spread.sum()), np.finfo(np.float64).tiny)
+
+
+def signed(directions: np.ndarray) -> np.ndarray:
+    """The same directions, the largest entry of each above zero: an eigenvector's sign means nothing."""
+    largest = np.abs(directions).argmax(axis=0) if len(directions) else np.zeros(0, dtype=np.int64)
+    return np.asarray(directions * np.where(directions[largest, np.arange(directions.shape[1])] < 0, -1, 1))

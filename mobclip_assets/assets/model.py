@@ -11,23 +11,21 @@ from mobclip_core.deployment import Deployment, StepResult
 
 GROUP = "model"
 _ENCODER_MODULES = [
-    f"encoder/{name}"
-    for name in [
-        "building",
-        "training",
-        "trainer",
-        "validation",
-        "modules",
-        "loss",
-        "tiled",
-        "propagation",
-        "features",
-        "readout",
-        "position",
-        "checkpoint",
-        "student",
-        "alignment",
-    ]
+    "vectors",
+    "encoder/building",
+    "encoder/training",
+    "encoder/trainer",
+    "encoder/validation",
+    "encoder/modules",
+    "encoder/loss",
+    "encoder/tiled",
+    "encoder/propagation",
+    "encoder/features",
+    "encoder/readout",
+    "encoder/position",
+    "encoder/checkpoint",
+    "encoder/student",
+    "encoder/alignment",
 ]
 
 

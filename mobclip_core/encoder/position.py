@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import KDTree
 
-from mobclip_core.encoder.readout import signed
 from mobclip_core.sphere import spherical_harmonics, unit_vectors
+from mobclip_core.vectors import signed
 
 DEGREES = 20
 _SCALE = 0.3

@@ -20,6 +20,7 @@ import numpy as np
 from scipy import sparse
 
 from mobclip_core.encoder.features import ModalityFeatures
+from mobclip_core.vectors import signed
 
 _SMALLEST_SHARE = 1e-6
 """Components of one modality with less than this share of its largest variance are rounding."""
@@ -175,9 +176,3 @@ def _components(trained: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray
     order = np.argsort(variance)[::-1][:count]
     good = order[variance[order] > _SMALLEST_SHARE * max(variance[-1], 0)]
     return signed(axes[:, good]) * (_TRAINED_SCALE / np.sqrt(variance[good])), centre
-
-
-def signed(directions: np.ndarray) -> np.ndarray:
-    """The same directions, the largest entry of each above zero: an eigenvector's sign means nothing."""
-    largest = np.abs(directions).argmax(axis=0) if len(directions) else np.zeros(0, dtype=np.int64)
-    return np.asarray(directions * np.where(directions[largest, np.arange(directions.shape[1])] < 0, -1, 1))

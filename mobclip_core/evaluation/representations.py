@@ -29,14 +29,13 @@ import pyarrow.compute as pc
 from mobclip_core.deployment import Count, Deployment
 from mobclip_core.encoder.checkpoint import TrainedEncoder
 from mobclip_core.encoder.features import ModalityFeatures, assemble_features, standardise, statistics_of
-from mobclip_core.encoder.readout import signed
 from mobclip_core.encoder.variants import read_variants
 from mobclip_core.errors import ContractError, FingerprintError
 from mobclip_core.evaluation.external import external_vectors
 from mobclip_core.profile import InputName, VariantName
 from mobclip_core.sphere import spherical_harmonics, unit_vectors
 from mobclip_core.store import TableRef
-from mobclip_core.vectors import matrix_of
+from mobclip_core.vectors import matrix_of, principal_axes
 
 PCA_COMPONENTS = 128
 HARMONIC_DEGREES = 20
@@ -183,7 +182,6 @@ def principal_components(matrix: np.ndarray, components: int) -> np.ndarray:
     Returns:
         float32, shape (n, components); the largest loading of a component is positive, so that signs repeat.
     """
-    centred = matrix - matrix.mean(axis=0, dtype=np.float64)
-    _, axes = np.linalg.eigh(centred.T @ centred)
-    axes = axes[:, ::-1][:, : min(components, *matrix.shape)]
-    return np.asarray(centred @ signed(axes), dtype=np.float32)
+    mean = matrix.mean(axis=0, dtype=np.float64)
+    axes = principal_axes(matrix, mean)[0][:, : min(components, *matrix.shape)]
+    return np.asarray((matrix - mean) @ axes, dtype=np.float32)

@@ -313,15 +313,18 @@ class Places:
         else:
             rows = self._proposed(index, goal, k, wanted, own)
             likeness = self._inverse_norms[rows] * (self.vectors[rows] @ goal)
-        likeness[rows == own] = -np.inf
-        if wanted is not None:
-            likeness[~np.isin(self.region[rows], wanted)] = -np.inf
+        likeness[~self._may_answer(rows, wanted, own)] = -np.inf
         best = np.argpartition(-likeness, min(k, len(likeness) - 1))[:k]
         # ties go by cell, so that the same question has the same answer
         best = best[np.lexsort((self.cells[rows[best]], -likeness[best]))]
         best = best[np.isfinite(likeness[best])]
         row, names = rows[best], np.array(self.regions, dtype=object)
         return Likeness(self.cells[row], likeness[best], names[self.region[row]], self.lon[row], self.lat[row])
+
+    def _may_answer(self, rows: np.ndarray, wanted: list[int] | None, own: int) -> np.ndarray:
+        """Which rows are of the wanted regions, and not the one asked about."""
+        others: np.ndarray = rows != own
+        return others if wanted is None else others & np.isin(self.region[rows], wanted)
 
     def _proposed(
         self, index: LikenessIndex, goal: np.ndarray, k: int, wanted: list[int] | None, own: int
@@ -335,8 +338,7 @@ class Places:
         while True:
             rows = self.rows_of(index.nearest(goal, count))
             rows = rows[rows >= 0]
-            fit = rows != own if wanted is None else (rows != own) & np.isin(self.region[rows], wanted)
-            if fit.sum() >= k or count >= len(index):
+            if self._may_answer(rows, wanted, own).sum() >= k or count >= len(index):
                 return rows
             count *= 4
 

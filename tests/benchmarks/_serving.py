@@ -14,16 +14,17 @@ def options_and_places(description: str | None, **numbers: int) -> tuple[argpars
 
     Args:
         description: Of the benchmark.
-        numbers: Options that are numbers, with their defaults; a tenth of each with `--quick`.
+        numbers: Options that are numbers, with their defaults (`cells` is one anyway); a tenth of each with `--quick`.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in {"cells": 205_000, **numbers}.items():
+    numbers = {"cells": 205_000, **numbers}
+    for name, default in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--lake", help="a lake that is built, in place of generated places")
     parser.add_argument("--quick", action="store_true", help="a tenth of everything")
     options = parser.parse_args()
     if options.quick:
-        for name in ("cells", *numbers):
+        for name in numbers:
             setattr(options, name, getattr(options, name) // 10)
     if options.lake:
         return options, serving.open(options.lake)

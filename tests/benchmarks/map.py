@@ -1,12 +1,11 @@
 """The map of 200,000 cells in Chromium with software rendering: milliseconds to the first picture, frames a second.
 
-    python -m tests.benchmarks.map [--cells 200000] [--quick]
+    python -m tests.benchmarks.map [--cells 200000] [--lake usa] [--quick]
 
 Generated vectors and three layers. `value` is the time from the start of loading the file to the first picture;
 `frames` how many pictures a second there are while the map is moved for five seconds.
 """
 
-import argparse
 import shutil
 import tempfile
 from pathlib import Path
@@ -17,7 +16,7 @@ from playwright.sync_api import sync_playwright
 
 from mobclip_core.serving.map_page import Layer, map_page
 from tests.benchmarks._report import report
-from tests.places import make_places
+from tests.benchmarks._serving import options_and_places
 
 _SOFTWARE = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 _PAN = """async () => {
@@ -36,13 +35,7 @@ _PAN = """async () => {
 
 def main() -> None:
     """Run it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", type=int, default=200_000)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the cells, loaded once")
-    options = parser.parse_args()
-    # a disk of k rings has 3 k (k + 1) + 1 cells
-    rings = round((options.cells / (10 if options.quick else 1) / 3) ** 0.5)
-    places = make_places(lon=-98, lat=39, resolution=6, rings=rings, dimensions=128)
+    options, places = options_and_places(__doc__, cells=200_000)
     layers = [Layer("T", f"layer {i}", np.random.default_rng(i).normal(size=len(places))) for i in range(3)]
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         path = Path(folder) / "map.html"

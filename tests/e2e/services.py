@@ -208,6 +208,12 @@ class Team:
         found = answer.json()
         return dict(found["data"])
 
+    def _do(self, mutation: str, expected: str, **variables: Any) -> dict[str, Any]:
+        """What a mutation, named `done`, gives; it has to be of the type expected."""
+        found = self.ask(mutation, **variables)["done"]
+        assert found["__typename"] == expected, found
+        return dict(found)
+
     def backfill(self, assets: list[str], regions: list[str]) -> str:
         """Launch a backfill of some assets and regions as the UI does; gives its id."""
         parameters = {
@@ -215,12 +221,12 @@ class Team:
             "partitionNames": regions,
             "title": "test",
         }
-        found = self.ask(
-            "mutation($p: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $p) { __typename "
+        found = self._do(
+            "mutation($p: LaunchBackfillParams!) { done: launchPartitionBackfill(backfillParams: $p) { __typename "
             "... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }",
+            "LaunchBackfillSuccess",
             p=parameters,
-        )["launchPartitionBackfill"]
-        assert found["__typename"] == "LaunchBackfillSuccess", found
+        )
         return str(found["backfillId"])
 
     def backfill_status(self, backfill: str) -> str:
@@ -258,15 +264,7 @@ class Team:
         """Wait for a run of an asset's partition that has not ended; gives its id."""
 
         def started() -> str | None:
-            found = self.ask(
-                "query($filter: RunsFilter!) { runsOrError(filter: $filter, limit: 1) { ... on Runs { results { runId "
-                "assetSelection { path } } } } }",
-                filter={
-                    "tags": [{"key": "dagster/partition", "value": region}],
-                    "statuses": ["QUEUED", "NOT_STARTED", "STARTING", "STARTED"],
-                },
-            )
-            runs = found["runsOrError"]["results"]
+            runs = self._runs_under_way(tags=[{"key": "dagster/partition", "value": region}])
             return next((run["runId"] for run in runs if {"path": [asset]} in run["assetSelection"]), None)
 
         return str(wait_until(f"a run of {asset}[{region}]", started))
@@ -279,43 +277,47 @@ class Team:
             "repositoryName": "__repository__",
             "sensorName": sensor,
         }
-        found = self.ask(
-            "mutation($s: SensorSelector!) { startSensor(sensorSelector: $s) { __typename ... on Sensor { sensorState "
-            "{ id status } } ... on PythonError { message } } }",
+        found = self._do(
+            "mutation($s: SensorSelector!) { done: startSensor(sensorSelector: $s) { __typename "
+            "... on Sensor { sensorState { id status } } ... on PythonError { message } } }",
+            "Sensor",
             s=selector,
-        )["startSensor"]
-        assert found["__typename"] == "Sensor", found
+        )
         assert found["sensorState"]["status"] == "RUNNING"
         try:
             yield
         finally:
-            stopped = self.ask(
-                "mutation($id: String!) { stopSensor(id: $id) { __typename ... on PythonError { message } } }",
+            self._do(
+                "mutation($id: String!) { done: stopSensor(id: $id) { __typename ... on PythonError { message } } }",
+                "StopSensorMutationResult",
                 id=found["sensorState"]["id"],
-            )["stopSensor"]
-            assert stopped["__typename"] == "StopSensorMutationResult", stopped
+            )
 
     def all_runs_ended(self, patience: float = 300.0) -> None:
         """Wait until no run is queued or under way."""
+        wait_until("the end of all runs", lambda: not self._runs_under_way(), patience)
 
-        def ended() -> bool:
-            found = self.ask(
-                "query($filter: RunsFilter!) { runsOrError(filter: $filter, limit: 1) { ... on Runs { results "
-                "{ runId } } } }",
-                filter={"statuses": ["QUEUED", "NOT_STARTED", "STARTING", "STARTED"]},
-            )
-            return not found["runsOrError"]["results"]
+    def _runs_under_way(self, **chosen: Any) -> list[dict[str, Any]]:
+        """The newest run that has not ended, if there is one: its id and assets.
 
-        wait_until("the end of all runs", ended, patience)
+        Args:
+            chosen: More of GraphQL's `RunsFilter`.
+        """
+        found = self.ask(
+            "query($filter: RunsFilter!) { runsOrError(filter: $filter, limit: 1) { ... on Runs { results { runId "
+            "assetSelection { path } } } } }",
+            filter={"statuses": ["QUEUED", "NOT_STARTED", "STARTING", "STARTED"], **chosen},
+        )
+        return list(found["runsOrError"]["results"])
 
     def re_execute(self, run: str) -> str:
         """Start a run again from what failed in it; gives the id of the new run."""
-        found = self.ask(
-            "mutation($p: ReexecutionParams!) { launchRunReexecution(reexecutionParams: $p) { __typename "
+        found = self._do(
+            "mutation($p: ReexecutionParams!) { done: launchRunReexecution(reexecutionParams: $p) { __typename "
             "... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }",
+            "LaunchRunSuccess",
             p={"parentRunId": run, "strategy": "FROM_FAILURE"},
-        )["launchRunReexecution"]
-        assert found["__typename"] == "LaunchRunSuccess", found
+        )
         return str(found["run"]["runId"])
 
     def run_finished(self, run: str, patience: float = 300.0) -> str:
