@@ -7,6 +7,7 @@ Source: Schönemann, "A generalized solution of the orthogonal Procrustes proble
 changes no distance and no angle, so that the vectors say the same; models that users fitted to the old axes live on.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ from mobclip_core.vectors import matrix_of
 
 if TYPE_CHECKING:
     from mobclip_core.deployment import Count
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ def _cosine(Z: np.ndarray, P: np.ndarray) -> float:
 def previous_vectors(store: Store, encoder: TrainedEncoder, regions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """What an encoder's graph gave, as far as the lake's `embeddings` are still its own.
 
+    A region whose file is damaged or breaks its contract is left out, with a warning that names it.
+
     Returns:
         Cells (n,), ascending, and their vectors (n, d).
     """
@@ -86,7 +91,9 @@ def previous_vectors(store: Store, encoder: TrainedEncoder, regions: Sequence[st
             continue
         try:
             table = store.read(ref, ["cell", "vector", "encoder", "source"])
-        except ContractError:  # of a time before there was a student
+        except ContractError as error:
+            # a retraining is how such a region gets vectors again: it must not wait for them
+            logger.warning("not compared with the encoder before: %s", error)
             continue
         of_graph = pc.and_(pc.equal(table["encoder"], encoder.fingerprint), pc.equal(table["source"], "graph"))
         table = table.filter(of_graph)

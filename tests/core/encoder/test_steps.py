@@ -1,6 +1,7 @@
 """The build_* steps on a lake of two small regions, its upstream tables written through the store."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
@@ -328,6 +329,16 @@ def test_nothing_to_align_to(open_lake):
     # there is an encoder, of which no vectors were made
     assert build_encoder(deployment).counts["alignment"].startswith("none: no vectors")
     assert "alignment" not in TrainedEncoder.load(deployment.store.bundle("encoder")).tensors
+
+
+def test_a_damaged_region_does_not_keep_an_encoder_from_being_compared(open_lake, caplog):
+    deployment = open_lake(**FUSED)
+    run_all(deployment)
+    Path(deployment.store.path(TableRef("embeddings", "b"))).write_bytes(b"PAR1 cut short")
+    again = build_encoder(deployment)
+    assert again.counts["alignment_cells"] == (REGION_OF == "a").sum()
+    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert "embeddings[b]" in warning
 
 
 def test_inductive_validation_from_line_to_vectors(open_lake):
