@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import dagster as dg
-import requests
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from mobclip_assets.status import failed_regions
@@ -54,6 +53,8 @@ def post(alerts: AlertsConfig, text: str, environment: Mapping[str, str] = os.en
     url = environment.get(alerts.webhook_variable)
     if not url:
         raise MobclipError(f"operations.alerts names {alerts.webhook_variable}, which is not set")
+    import requests  # every command would wait for it
+
     try:
         answer = requests.post(url, json={"text": text}, timeout=_SECONDS)
     except requests.RequestException as error:

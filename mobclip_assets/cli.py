@@ -201,7 +201,7 @@ def status(
     enter_instance(profile)
     graph = build_defs(profile).resolve_asset_graph()
     with dg.DagsterInstance.get() as instance:
-        wanted = _wanted_regions(profile, region or [])
+        wanted = set(_wanted_regions(profile, region or []))
         found = read_status(instance, graph, Deployment.open(profile))
         rows = [row for row in found if row.region is None or row.region in wanted]
     if as_json:

@@ -36,12 +36,13 @@ _SHOWN_ROWS = 20
 
 
 def print_json(value: Any) -> None:
-    """Print JSON; colours for a person, and for a program no time lost on them."""
-    text = json.dumps(value, indent=2)
+    """Print JSON: laid out and in colours for a person; for a program without, an item of a list a line."""
     if out.is_terminal:
-        out.print_json(text)
+        out.print_json(json.dumps(value))
+    elif isinstance(value, list):
+        typer.echo("[" + ",\n".join(json.dumps(item) for item in value) + "]")
     else:
-        typer.echo(text)
+        typer.echo(json.dumps(value))
 
 
 def lookup(

@@ -7,7 +7,6 @@ A record is read from the event's JSON as it lies in the event log: Dagster's ow
 its metadata, ten times the work, and a deployment of a thousand regions has some eight thousand newest events.
 """
 
-import json
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from dagster._core.definitions.data_version import (
 from dagster._core.events import DagsterEventType
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+from pydantic_core import from_json
 
 from mobclip_assets.partitions import is_of_all_regions
 
@@ -64,7 +64,7 @@ class Record:
     @classmethod
     def read(cls, storage_id: int, event: str) -> "Record":
         """Read an event's JSON."""
-        entry = json.loads(event)
+        entry = from_json(event)
         made = entry["dagster_event"]["event_specific_data"]["materialization"]
         numbers = {
             item["label"]: item["entry_data"]["value"]

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -27,30 +27,38 @@ def _python_files(module: str) -> list[Path]:
     return sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
 
 
-_HOLD_STATEMENTS = ("body", "orelse", "finalbody", "handlers", "cases")
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _NAMED = re.compile(r"""\bsql_text\(\s*["'](\w+)["']""")
 
 
 @functools.cache
-def _syntax(source: str) -> str:
-    """The syntax tree of a module, without docstrings, as text."""
-    tree = ast.parse(source)
-    waiting: list[ast.AST] = [tree]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
-            first = node.body[0]
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body = node.body[1:]
-        # only statements hold definitions: most of a tree are expressions
-        for field in _HOLD_STATEMENTS:
-            held = getattr(node, field, ())
-            waiting += held if isinstance(held, list) else ()
-    return ast.dump(tree)
+def _syntax(source: str) -> bytes:
+    """Hash of the syntax tree of a module, without docstrings."""
+    said: list[str] = []
+    _say(ast.parse(source), said.append)
+    return hashlib.sha256(" ".join(said).encode()).digest()
+
+
+def _say(node: ast.AST, say: Callable[[str], None]) -> None:
+    """What `ast.dump` says of a tree, in a third of its time: every command hashes a hundred modules."""
+    say(node.__class__.__name__)
+    for field in node._fields:
+        value = getattr(node, field, None)
+        if isinstance(value, ast.AST):
+            _say(value, say)
+        elif isinstance(value, list):
+            documented = (
+                field == "body" and isinstance(node, _DOCUMENTED) and ast.get_docstring(node, False) is not None
+            )
+            say("[")
+            for item in value[1:] if documented else value:
+                if isinstance(item, ast.AST):
+                    _say(item, say)
+                else:
+                    say(repr(item))
+            say("]")
+        else:
+            say(repr(value))
 
 
 def _statements(module: str) -> list[Path]:
@@ -76,7 +84,7 @@ def code_version(modules: Iterable[str], sql_of: Iterable[str], settings: Iterab
     digest = hashlib.sha256()
     for module in sorted(modules):
         for path in _python_files(module):
-            digest.update(_syntax(path.read_text(encoding="utf-8")).encode())
+            digest.update(_syntax(path.read_text(encoding="utf-8")))
     for module in sorted(sql_of):
         for path in _statements(module):
             digest.update(f"{path.name}:{_sql_statement(path)}".encode())

@@ -45,6 +45,26 @@ def test_code_sql_and_settings_count(code):
     assert len(seen) == 6
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("f(None)", "f('None')"),
+        ("f(1, 2)", "f(12)"),
+        ("f([1], 2)", "f([1, 2])"),
+        ("f(a.b)", "f(a['b'])"),
+        ("f('a b')", "f('a', 'b')"),
+        ("def f(): pass", "async def f(): pass"),
+        ("def f(a, b=1): 'text'; return a", "def f(a, b=1): return 'text'; return a"),
+    ],
+)
+def test_what_means_something_else_has_another_version(code, one, other):
+    versions_found = set()
+    for source in (one, other):
+        (code / "step.py").write_text(source)
+        versions_found.add(code_version(["step"], [], []))
+    assert len(versions_found) == 2
+
+
 def test_a_package_counts_with_all_its_modules(code):
     package = code / "many"
     package.mkdir()
