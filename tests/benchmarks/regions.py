@@ -17,6 +17,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 
 import dagster as dg
 import yaml
@@ -151,21 +152,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         profile = many_regions(Path(folder), options.regions)
         partitions = tell(profile, events)
-        times = sorted(status_seconds(profile) for _ in range(5))
+        times, rows = zip(*(status_seconds(profile) for _ in range(5)), strict=True)
         pages: list[float] = []
         if shutil.which("chromium"):
             with web_server() as url:
-                pages = sorted(page_seconds(url, options.regions))
-    seconds, rows = times[2]
+                pages = page_seconds(url, options.regions)
     report(
         "regions",
-        seconds,
+        median(times),
         "s",
         n=options.regions,
         baseline=None,
-        rows=rows,
+        rows=rows[0],
         partitions=partitions,
-        page=pages[len(pages) // 2] if pages else None,
+        page=median(pages) if pages else None,
     )
 
 
